@@ -1,0 +1,200 @@
+"""The mesh's idea of a service, whatever declared it, and of its endpoints.
+
+A `Service` says nothing about endpoints, an `Endpoint` nothing about other endpoints, so that
+a change of one leaves the other's identity (and everything cached by it) alone.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from controlplane.model.base import NO_LABELS, FrozenDict, Labels, Model
+from controlplane.model.meta import ObjectRef
+from controlplane.model.names import Host
+
+
+class Protocol(enum.StrEnum):
+    """The protocol of a port as Istio groups it; UNSUPPORTED means "detect"."""
+
+    HTTP = "HTTP"
+    HTTP2 = "HTTP2"
+    GRPC = "GRPC"
+    GRPC_WEB = "GRPC-Web"
+    HTTPS = "HTTPS"
+    TLS = "TLS"
+    TCP = "TCP"
+    UDP = "UDP"
+    MONGO = "Mongo"
+    REDIS = "Redis"
+    MYSQL = "MySQL"
+    UNSUPPORTED = "UnsupportedProtocol"
+
+    @property
+    def is_http(self) -> bool:
+        """Whether routes and an HTTP connection manager apply."""
+        return self in _HTTP
+
+    @property
+    def is_http2(self) -> bool:
+        """Whether the upstream speaks HTTP/2."""
+        return self in _HTTP2
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether bytes are passed on as they are."""
+        return self in _TCP
+
+
+_HTTP: Final = frozenset({Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC, Protocol.GRPC_WEB})
+_HTTP2: Final = frozenset({Protocol.HTTP2, Protocol.GRPC, Protocol.GRPC_WEB})
+_TCP: Final = frozenset(
+    {Protocol.TCP, Protocol.HTTPS, Protocol.TLS, Protocol.MONGO, Protocol.REDIS, Protocol.MYSQL}
+)
+_APP_PROTOCOLS: Final = {
+    "kubernetes.io/h2c": Protocol.HTTP2,
+    "kubernetes.io/ws": Protocol.HTTP,
+    "kubernetes.io/wss": Protocol.HTTPS,
+}
+_BY_NAME: Final = {
+    "http": Protocol.HTTP,
+    "http2": Protocol.HTTP2,
+    "grpc": Protocol.GRPC,
+    "grpc-web": Protocol.GRPC_WEB,
+    "https": Protocol.HTTPS,
+    "tls": Protocol.TLS,
+    "tcp": Protocol.TCP,
+    "udp": Protocol.UDP,
+    "mongo": Protocol.MONGO,
+    "redis": Protocol.TCP,  # a Redis filter is off by default in Istio, as is MySQL's
+    "mysql": Protocol.TCP,
+}
+# Ports whose protocol lets the server speak first: detection would wait for the client.
+_SERVER_FIRST_PORTS: Final = frozenset({25, 53, 3306, 27017})
+
+
+def parse_protocol(text: str) -> Protocol:
+    """Return the protocol that a word such as `HTTP2` or `grpc-web` names (any case)."""
+    return _BY_NAME.get(text.lower(), Protocol.UNSUPPORTED)
+
+
+def port_protocol(*, number: int, name: str, transport: str, app_protocol: str | None) -> Protocol:
+    """Return a port's protocol: appProtocol, then the port name's prefix, then detection.
+
+    Source: Istio's kube/conversion.go. Ports 25, 53, 3306 and 27017 are TCP when nothing says
+    otherwise.
+    """
+    if transport == "UDP":
+        return Protocol.UDP
+    if app_protocol:
+        known = _APP_PROTOCOLS.get(app_protocol.lower())
+        found = known if known is not None else parse_protocol(app_protocol)
+        if found is not Protocol.UNSUPPORTED:
+            return found
+    else:
+        lowered = name.lower()
+        if lowered.startswith("grpc-web"):
+            return Protocol.GRPC_WEB
+        found = parse_protocol(lowered.partition("-")[0])
+        if found is not Protocol.UNSUPPORTED:
+            return found
+    return Protocol.TCP if number in _SERVER_FIRST_PORTS else Protocol.UNSUPPORTED
+
+
+class Resolution(enum.StrEnum):
+    """How the endpoints of a service are found."""
+
+    CLIENT_SIDE_LB = "ClientSideLB"
+    DNS_LB = "DNSLB"
+    DNS_ROUND_ROBIN_LB = "DNSRoundRobinLB"
+    PASSTHROUGH = "Passthrough"
+    ALIAS = "Alias"
+    DYNAMIC_DNS = "DynamicDNS"
+
+
+class ServicePort(Model):
+    """A port of a service."""
+
+    name: str
+    number: int
+    protocol: Protocol
+    target_port: int | str = 0  # a name is resolved against the pod's container ports
+
+
+class Service(Model):
+    """A service of the mesh.
+
+    `addresses` are virtual IPs (or CIDRs of a ServiceEntry), empty for headless services.
+    `export_to` holds `*`, `.` or namespace names; empty means the mesh default.
+    """
+
+    host: Host
+    name: str
+    namespace: str
+    ports: tuple[ServicePort, ...]
+    resolution: Resolution = Resolution.CLIENT_SIDE_LB
+    addresses: tuple[str, ...] = ()
+    creation_timestamp: str = ""
+    labels: Labels = NO_LABELS
+    selector: Labels | None = None
+    export_to: tuple[str, ...] = ()
+    alias_of: Host | None = None  # ExternalName: the host behind
+    external: bool = False  # ServiceEntry MESH_EXTERNAL
+    provider: str = "Kubernetes"  # or "External"
+    subject_alt_names: tuple[str, ...] = ()
+    node_local: bool = False  # internalTrafficPolicy: Local
+    ref: ObjectRef = ObjectRef("Service", "", "")
+
+    @property
+    def is_headless(self) -> bool:
+        """Whether a Kubernetes service has no virtual IP."""
+        return self.provider == "Kubernetes" and self.resolution is Resolution.PASSTHROUGH
+
+    def port(self, number: int) -> ServicePort | None:
+        """Return the port with that number, None when there is none."""
+        for port in self.ports:
+            if port.number == number:
+                return port
+        return None
+
+
+class Health(enum.IntEnum):
+    """Envoy's core.v3.HealthStatus values that the mesh uses."""
+
+    HEALTHY = 1
+    UNHEALTHY = 2
+    DRAINING = 3
+
+
+class Workload(Model):
+    """What is known of the workload behind endpoints; shared by all its endpoints."""
+
+    name: str = ""
+    namespace: str = ""
+    labels: Labels = NO_LABELS
+    service_account: str = ""
+    node: str = ""
+    locality: str = ""  # region/zone/subzone
+    network: str = ""
+    cluster: str = ""
+    tls_mode: str = "disabled"  # "istio" when the workload has a sidecar that takes mTLS
+
+
+class Endpoint(Model):
+    """One address and port that serves."""
+
+    address: str  # IP address, DNS name (ServiceEntry DNS) or unix path with port 0
+    port: int
+    health: Health = Health.HEALTHY
+    weight: int = 1
+    workload: Workload = Workload()
+    source: ObjectRef | None = None
+
+
+class ServiceEndpoints(Model):
+    """All endpoints of one service, by port name, each in a fixed order (address, port)."""
+
+    by_port: FrozenDict[str, tuple[Endpoint, ...]] = FrozenDict()
+
+
+NO_ENDPOINTS: Final = ServiceEndpoints()

@@ -1,0 +1,76 @@
+"""A Snapshot: everything the mesh is made of at one moment, indexed and immutable.
+
+The registry makes one, publishes it by assigning one reference, and never touches it again.
+Parts that did not change are the same Python objects as in the snapshot before, so that a
+comparison by identity finds what changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from controlplane.model.base import FrozenDict, Labels
+from controlplane.model.core import Pod
+from controlplane.model.destination_rule import DestinationRule
+from controlplane.model.diagnostics import Diagnostic
+from controlplane.model.gateway import Gateway
+from controlplane.model.mesh import MeshConfig
+from controlplane.model.meta import Object, ObjectRef, Provenance
+from controlplane.model.names import Host
+from controlplane.model.services import NO_ENDPOINTS, Service, ServiceEndpoints
+from controlplane.model.virtual_service import VirtualService
+
+
+class ServiceTarget(NamedTuple):
+    """A service port that ends at one address: what inbound listeners are made of."""
+
+    host: Host
+    port: int  # service port number
+    port_name: str
+    target_port: int
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=True):
+    """The mesh at one moment. All collections are read only, in an order that never depends
+    on arrival (`meta.by_age`; services by creation time, then host)."""
+
+    mesh: MeshConfig = MeshConfig()
+    domain: str = "cluster.local"
+    services: tuple[Service, ...] = ()
+    service_by_host: Mapping[Host, Service] = FrozenDict()
+    endpoints: Mapping[Host, ServiceEndpoints] = FrozenDict()
+    targets_by_ip: Mapping[str, tuple[ServiceTarget, ...]] = FrozenDict()
+    virtual_services: tuple[VirtualService, ...] = ()
+    destination_rules: tuple[DestinationRule, ...] = ()
+    gateways: tuple[Gateway, ...] = ()
+    pods_by_ip: Mapping[str, Pod] = FrozenDict()
+    namespaces: Mapping[str, Labels] = FrozenDict()
+    # Every object that a source delivered, whatever its kind, with the side tables of rule 3.
+    objects: Mapping[ObjectRef, Object] = FrozenDict()
+    provenance: Mapping[ObjectRef, Provenance] = FrozenDict()
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+    def endpoints_of(self, host: Host) -> ServiceEndpoints:
+        """Return the endpoints of a service, an empty value when it has none."""
+        return self.endpoints.get(host, NO_ENDPOINTS)
+
+
+EMPTY: Final = Snapshot()
+
+
+def visible(export_to: tuple[str, ...], owner: str, viewer: str) -> bool:
+    """Whether an object of namespace `owner` with these exportTo values is seen in `viewer`.
+
+    `export_to` has the mesh default already filled in; `~` hides it from everybody.
+    """
+    return any(entry in ("*", viewer) or (entry == "." and owner == viewer) for entry in export_to)
+
+
+def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
+    """Whether every label of the selector is there; an empty selector selects everything."""
+    if not selector:
+        return True
+    return all(labels.get(key) == value for key, value in selector.items())

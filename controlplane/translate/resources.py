@@ -1,0 +1,116 @@
+"""What translation returns: resources as bytes, with their versions, uses and origins.
+
+A resource is serialised once and hashed once. Origins are a side table: they are no part of
+equality, version or bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from controlplane.model.diagnostics import Diagnostic
+from controlplane.model.meta import ObjectRef
+
+
+class ResourceType(enum.Enum):
+    """The xDS resource types; the value is the type URL."""
+
+    CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+    ENDPOINT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+    LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+    ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+
+    @property
+    def url(self) -> str:
+        """The type URL."""
+        return self.value
+
+
+class Origin(NamedTuple):
+    """The object and field that made one part of a resource.
+
+    `part` is a path inside the resource (`virtual_hosts[reviews.default.svc.cluster.local:9080]
+    .routes[0]`), empty for the whole of it. `field` is a path inside the object (`spec.http[0]`).
+    """
+
+    part: str
+    ref: ObjectRef
+    field: str = ""
+
+
+class Resource:
+    """One xDS resource: immutable, equal to another when type and bytes are equal.
+
+    `uses` holds the names of other resources that this one refers to: of a listener the route
+    configurations that it asks RDS for, of a route configuration (and of a listener with inline
+    routes or TCP proxies) the clusters. `eds_name` is the service name that an EDS cluster asks for.
+    """
+
+    __slots__ = ("any_bytes", "body", "clusters", "eds_name", "name", "origins", "routes", "type",
+                 "version")  # fmt: skip
+
+    def __init__(
+        self,
+        kind: ResourceType,
+        name: str,
+        body: bytes,
+        *,
+        clusters: frozenset[str] = frozenset(),
+        routes: frozenset[str] = frozenset(),
+        eds_name: str = "",
+        origins: tuple[Origin, ...] = (),
+    ) -> None:
+        self.type: Final = kind
+        self.name: Final = name
+        self.body: Final = body
+        self.clusters: Final = clusters
+        self.routes: Final = routes
+        self.eds_name: Final = eds_name
+        self.origins: Final = origins
+        self.version: Final = content_hash(body)
+        self.any_bytes: Final = frame_any(kind.url, body)
+
+    def __repr__(self) -> str:
+        return f"Resource({self.type.name}, {self.name!r}, version={self.version})"
+
+
+class Translated(msgspec.Struct, frozen=True):
+    """One resource and what was noticed while it was made; None when nothing is to be sent."""
+
+    resource: Resource | None
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+def content_hash(body: bytes) -> str:
+    """Return 16 hexadecimal digits that depend on the content alone."""
+    return hashlib.blake2b(body, digest_size=8).hexdigest()
+
+
+def frame_any(type_url: str, body: bytes) -> bytes:
+    """Return the serialised google.protobuf.Any of a message's bytes."""
+    return length_delimited(1, type_url.encode()) + length_delimited(2, body)
+
+
+def length_delimited(number: int, payload: bytes) -> bytes:
+    """Return one length-delimited protobuf field: key, length, payload."""
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
+
+
+def varint(value: int) -> bytes:
+    """Return the base-128 encoding of a non-negative integer."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def serialise(message: Any) -> bytes:
+    """Return a protobuf message's bytes, the same in every process (map keys sorted)."""
+    payload: bytes = message.SerializeToString(deterministic=True)
+    return payload
