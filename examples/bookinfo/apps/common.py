@@ -28,7 +28,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from urllib.parse import parse_qsl, urlsplit
 
-from upstream import APP_HEADER, proxy_address, service_url
+from upstream import APP_HEADER, host_and_port, http_url
 
 HEADERS_TO_PROPAGATE = (
     "x-request-id",
@@ -179,8 +179,6 @@ class Handler(BaseHTTPRequestHandler):
 
     server: BookinfoServer
     protocol_version = "HTTP/1.1"
-    server_version = "bookinfo"
-    sys_version = ""
     # Without this a kept-alive answer waits some 40 ms for the client's delayed ACK.
     disable_nagle_algorithm = True
     wbufsize = -1
@@ -215,14 +213,14 @@ class Handler(BaseHTTPRequestHandler):
             response = self.server.app.handle(request)
             self._write(response)
         if not self.server.quiet:
-            milliseconds = (time.monotonic() - started) * 1000
-            user = self.headers.get("end-user", "-")
-            line = f"{self.command} {self.path} {response.status} {milliseconds:.1f}ms"
-            trace = self.headers.get("x-request-id", "-")
-            print(
-                printable(f"{self.server.app.label} {line} end-user={user} x-request-id={trace}"),
-                flush=True,
-            )
+            self._log(response.status, seconds=time.monotonic() - started)
+
+    def _log(self, status: int, *, seconds: float) -> None:
+        words = [self.server.app.label, self.command, self.path, str(status)]
+        words.append(f"{seconds * 1000:.1f}ms")
+        for name in ("host", "end-user", "x-request-id"):
+            words.append(f"{name}={self.headers.get(name, '-')}")
+        print(printable(" ".join(words)), flush=True)
 
     def _read_body(self) -> bytes | None:
         length = self.headers.get("Content-Length", "0")
@@ -252,6 +250,10 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(response.body)
         self.wfile.flush()
 
+    def version_string(self) -> str:
+        """The value of the header `server`."""
+        return "bookinfo"
+
     def log_request(self, code: object = "-", size: object = "-") -> None:
         """The base class logs each answer in its own format; `_serve` writes the line instead."""
 
@@ -274,14 +276,14 @@ def argument_parser(
         variable = f"{name.upper()}_URL"
         parser.add_argument(
             f"--{name}-url",
-            type=service_url,
+            type=http_url,
             default=os.environ.get(variable, f"http://{name}:9080"),
             help=f"where {name} is, also ${variable} (%(default)s)",
         )
     if upstreams:
         parser.add_argument(
             "--mesh-proxy",
-            type=proxy_address,
+            type=host_and_port,
             default=os.environ.get("MESH_PROXY", ""),
             metavar="HOST:PORT",
             help="send every call here and keep the Host header of the service ($MESH_PROXY)",

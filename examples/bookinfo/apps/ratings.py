@@ -52,7 +52,7 @@ class Ratings:
             fails = self._fail_every > 0 and self._asked % self._fail_every == 0
             ratings = self._changed.get(product_id, FIRST_RATINGS)
         if fails:
-            return json_response({"error": "this answer fails on purpose"}, status=503)
+            return json_response({"error": "this answer fails on purpose"}, status=500)
         return json_response({"id": product_id, "ratings": ratings})
 
     def _store(self, product_id: int, body: bytes) -> Response:
@@ -96,7 +96,7 @@ def command_line() -> int:
         type=int,
         default=0,
         metavar="N",
-        help="answer every Nth rating with 503, to see retries and outlier detection at work",
+        help="answer every Nth call for ratings with 500, to see retries at work",
     )
     return main(parser, make_server)
 

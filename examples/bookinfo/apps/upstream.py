@@ -77,7 +77,7 @@ def split_address(address: str, *, default_port: int) -> tuple[str, int]:
     return parts.hostname, parts.port or default_port
 
 
-def service_url(text: str) -> str:
+def http_url(text: str) -> str:
     """`text` when it is an `http://HOST:PORT` that can be called; raises ValueError."""
     url = urlsplit(text)
     if url.scheme != "http":
@@ -86,7 +86,7 @@ def service_url(text: str) -> str:
     return f"http://{url.netloc}"
 
 
-def proxy_address(text: str) -> str:
+def host_and_port(text: str) -> str:
     """`text` when it is empty or HOST:PORT; raises ValueError."""
     if text:
         split_address(text, default_port=80)
