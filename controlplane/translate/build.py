@@ -1,4 +1,155 @@
 """All resources of a proxy class, each made once per distinct input.
 
-Owns which inputs a class has and the memory of what they became.
+Owns which inputs a class has and the memory of what they became. Must not know streams. The
+rule that is easy to break: results are looked up by value (`Memo`), never by "what changed".
 """
+
+from __future__ import annotations
+
+from typing import Final
+
+from controlplane.model.diagnostics import Diagnostic
+from controlplane.model.proxy import Proxy
+from controlplane.model.snapshot import EMPTY, ServiceTarget, Snapshot
+from controlplane.translate.clusters import build_cluster, outbound_cluster_inputs
+from controlplane.translate.endpoints import build_load_assignment, load_assignment_input
+from controlplane.translate.inbound_clusters import build_inbound_cluster, inbound_cluster_inputs
+from controlplane.translate.listeners import (
+    build_listener,
+    inbound_listener_inputs,
+    outbound_conflicts,
+    outbound_listener_inputs,
+)
+from controlplane.translate.memo import Memo
+from controlplane.translate.resources import Resource, Translated
+from controlplane.translate.routes import RouteInput, join_route, route_input
+from controlplane.translate.scope import Classifier, ProxyClass
+from controlplane.translate.virtual_hosts import build_virtual_host
+
+
+class _ClassResults:
+    """What was asked for one class within one snapshot."""
+
+    __slots__ = ("assignments", "clusters", "diagnostics", "listeners", "routes")
+
+    def __init__(self) -> None:
+        self.clusters: tuple[Resource, ...] | None = None
+        self.listeners: tuple[Resource, ...] | None = None
+        self.routes: dict[str, Resource] = {}
+        self.assignments: dict[str, Resource] = {}
+        self.diagnostics: dict[str, tuple[Diagnostic, ...]] = {}
+
+
+class Generator:
+    """Makes the resources of proxy classes. Not thread safe; results are immutable."""
+
+    def __init__(self) -> None:
+        self._cluster: Final = Memo(build_cluster)
+        self._inbound_cluster: Final = Memo(build_inbound_cluster)
+        self._listener: Final = Memo(build_listener)
+        self._virtual_host: Final = Memo(build_virtual_host)
+        self._load_assignment: Final = Memo(build_load_assignment)
+        self._route: Final = Memo(self._join)
+        self._snapshot = EMPTY
+        self._classifier = Classifier(EMPTY)
+        self._results: dict[ProxyClass, _ClassResults] = {}
+
+    def classify(self, proxy: Proxy, snapshot: Snapshot) -> ProxyClass:
+        """Return the class of a proxy in this snapshot."""
+        self._enter(snapshot)
+        return self._classifier.classify(proxy)
+
+    def service_targets(self, proxy: Proxy, snapshot: Snapshot) -> tuple[ServiceTarget, ...]:
+        """Return the service ports that end at this proxy."""
+        self._enter(snapshot)
+        return self._classifier.service_targets(proxy)
+
+    def clusters(self, snapshot: Snapshot, cls: ProxyClass) -> tuple[Resource, ...]:
+        """Return all clusters of a class in wire order; the first of equal names wins."""
+        results = self._of(snapshot, cls)
+        if results.clusters is None:
+            made = [self._cluster(value) for value in outbound_cluster_inputs(snapshot, cls.outbound)]
+            if cls.inbound is not None:
+                made += [
+                    self._inbound_cluster(value)
+                    for value in inbound_cluster_inputs(snapshot, cls.inbound)
+                ]
+            results.clusters = _unique(made)
+            results.diagnostics["clusters"] = _diagnostics(made)
+        return results.clusters
+
+    def listeners(self, snapshot: Snapshot, cls: ProxyClass) -> tuple[Resource, ...]:
+        """Return all listeners of a class in wire order."""
+        results = self._of(snapshot, cls)
+        if results.listeners is None:
+            made = [
+                self._listener(value) for value in outbound_listener_inputs(snapshot, cls.outbound)
+            ]
+            if cls.inbound is not None:
+                made += [
+                    self._listener(value) for value in inbound_listener_inputs(snapshot, cls.inbound)
+                ]
+            results.listeners = _unique(made)
+            results.diagnostics["listeners"] = (
+                *outbound_conflicts(snapshot, cls.outbound),
+                *_diagnostics(made),
+            )
+        return results.listeners
+
+    def route(self, snapshot: Snapshot, cls: ProxyClass, name: str) -> Resource:
+        """Return a route configuration; an unknown name gives one without virtual hosts."""
+        results = self._of(snapshot, cls)
+        found = results.routes.get(name)
+        if found is None:
+            made = self._route(route_input(snapshot, cls.outbound, name))
+            found = results.routes[name] = _present(made)
+            results.diagnostics[f"route {name}"] = made.diagnostics
+        return found
+
+    def load_assignment(self, snapshot: Snapshot, cls: ProxyClass, cluster: str) -> Resource:
+        """Return a cluster's load assignment; an unknown cluster gives an empty one."""
+        results = self._of(snapshot, cls)
+        found = results.assignments.get(cluster)
+        if found is None:
+            made = self._load_assignment(load_assignment_input(snapshot, cls.outbound, cluster))
+            found = results.assignments[cluster] = _present(made)
+        return found
+
+    def diagnostics(self, snapshot: Snapshot, cls: ProxyClass) -> tuple[Diagnostic, ...]:
+        """Return what was noticed while making the resources asked for so far."""
+        found = self._of(snapshot, cls).diagnostics.values()
+        return tuple(dict.fromkeys(diagnostic for group in found for diagnostic in group))
+
+    def _join(self, value: RouteInput) -> Translated:
+        return join_route(value, tuple(self._virtual_host(host) for host in value.virtual_hosts))
+
+    def _enter(self, snapshot: Snapshot) -> None:
+        if snapshot is not self._snapshot:
+            self._snapshot = snapshot
+            self._classifier = Classifier(snapshot)
+            self._results = {}
+
+    def _of(self, snapshot: Snapshot, cls: ProxyClass) -> _ClassResults:
+        self._enter(snapshot)
+        results = self._results.get(cls)
+        if results is None:
+            results = self._results[cls] = _ClassResults()
+        return results
+
+
+def _unique(made: list[Translated]) -> tuple[Resource, ...]:
+    by_name: dict[str, Resource] = {}
+    for translated in made:
+        if translated.resource is not None:
+            by_name.setdefault(translated.resource.name, translated.resource)
+    return tuple(by_name.values())
+
+
+def _diagnostics(made: list[Translated]) -> tuple[Diagnostic, ...]:
+    return tuple(diagnostic for translated in made for diagnostic in translated.diagnostics)
+
+
+def _present(made: Translated) -> Resource:
+    if made.resource is None:
+        raise AssertionError("routes and load assignments are never absent")
+    return made.resource
