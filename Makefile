@@ -1,0 +1,51 @@
+# The commands of the README. Each makes the virtual environment and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES_OF_INSTALL := pyproject.toml setup.py constraints.txt $(wildcard protos/controlplane/protos/*.proto)
+
+.PHONY: demo test lint format bench soak clean help
+
+help:  ## Say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(VENV)/.demo  ## Run Bookinfo on real Envoys and print the addresses to open
+	$(BIN)/pylot demo $(DEMO_FLAGS)
+
+test: $(VENV)/.dev  ## Run every test that this machine can run
+	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+lint: $(VENV)/.dev  ## Check style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## Bring the style into order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## Measure; prints tables and ratios
+	$(BIN)/python -m tests.bench $(BENCH_FLAGS)
+
+soak: $(VENV)/.dev  ## The tests again with large counts and long runs
+	PYLOT_SOAK=1 $(BIN)/python -m pytest $(TEST_FLAGS)
+
+clean:  ## Remove the virtual environment and all caches
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# A virtual environment that was made halfway is made again: only the stamp files count.
+$(VENV)/.demo: $(SOURCES_OF_INSTALL)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(SOURCES_OF_INSTALL)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,109 @@
+"""`pylot serve`: the control plane."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def serve(
+    config_dir: Annotated[
+        list[Path],
+        typer.Option(
+            help="Directory of *.yaml, *.yml and *.json objects, read recursively and watched. "
+            "Repeatable.",
+        ),
+    ] = [],  # noqa: B006  # Typer copies the default
+    kubernetes: Annotated[
+        bool | None,
+        typer.Option(
+            "--kubernetes/--no-kubernetes",
+            help="Watch a Kubernetes API server. On in a pod, and when no --config-dir is given.",
+        ),
+    ] = None,
+    kubeconfig: Annotated[Path | None, typer.Option(help="Which kubeconfig to use.")] = None,
+    context: Annotated[str, typer.Option(help="Which context of the kubeconfig to use.")] = "",
+    mesh_config: Annotated[
+        Path | None, typer.Option(help="File with Istio's MeshConfig, watched.")
+    ] = None,
+    grpc_addr: Annotated[
+        str, typer.Option(help="xDS, plaintext. Empty switches it off, as for every address.")
+    ] = ":15010",
+    http_addr: Annotated[str, typer.Option(help="/ready and /debug.")] = ":8080",
+    monitoring_addr: Annotated[str, typer.Option(help="/metrics, /version, /debug.")] = ":15014",
+    domain: Annotated[str, typer.Option(help="DNS domain of the cluster.")] = "cluster.local",
+    cluster_id: Annotated[str, typer.Option(help="Name of this cluster.")] = "Kubernetes",
+    revision: Annotated[str, typer.Option(help="Revision of this control plane.")] = "default",
+    root_namespace: Annotated[
+        str, typer.Option(help="Namespace whose objects hold for the whole mesh.")
+    ] = "istio-system",
+    debounce_after: Annotated[
+        str, typer.Option(help="Quiet time after a config change before it is pushed.")
+    ] = "100ms",
+    debounce_max: Annotated[
+        str, typer.Option(help="The longest that config changes are held back.")
+    ] = "10s",
+    debug_token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the bearer token that opens /debug to other machines."),
+    ] = None,
+    debug_insecure: Annotated[
+        bool, typer.Option("--debug-insecure", help="Open /debug to everybody: for a lab.")
+    ] = False,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(help="What to log.")
+    ] = "info",
+    log_format: Annotated[
+        Literal["console", "json"], typer.Option(help="For people or for machines.")
+    ] = "console",
+) -> None:
+    """Serve configuration to Envoys over ADS.
+
+    Teams without Kubernetes name a directory:
+
+        pylot serve --config-dir examples/bookinfo/mesh
+
+    Each file is read again when it changes; a file that stops parsing keeps its last good
+    content, and `/debug/configz` on :8080 says what is wrong with it.
+    """
+    import asyncio
+
+    from controlplane.app import run
+    from controlplane.errors import UsageError
+    from controlplane.logs import configure
+    from controlplane.settings import Settings, parse_address, parse_duration
+
+    in_a_pod = "KUBERNETES_SERVICE_HOST" in os.environ
+    settings = Settings(
+        config_dirs=tuple(config_dir),
+        mesh_config=mesh_config,
+        kubernetes=kubernetes if kubernetes is not None else in_a_pod or not config_dir,
+        kubeconfig=kubeconfig,
+        context=context,
+        grpc_addr=parse_address(grpc_addr, "--grpc-addr"),
+        http_addr=parse_address(http_addr, "--http-addr"),
+        monitoring_addr=parse_address(monitoring_addr, "--monitoring-addr"),
+        domain=domain,
+        cluster_id=cluster_id,
+        revision=revision,
+        root_namespace=root_namespace,
+        debounce_after=parse_duration(debounce_after, "--debounce-after"),
+        debounce_max=parse_duration(debounce_max, "--debounce-max"),
+        debug_token_file=debug_token_file,
+        debug_insecure=debug_insecure,
+    )
+    for directory in settings.config_dirs:
+        if not directory.is_dir():
+            raise UsageError(f"--config-dir: {directory} is not a directory")
+    if settings.mesh_config is not None and not settings.mesh_config.is_file():
+        raise UsageError(f"--mesh-config: there is no file {settings.mesh_config}")
+    if settings.kubernetes:
+        raise UsageError(
+            "the Kubernetes source is not built yet: name a directory with --config-dir DIR and "
+            "switch Kubernetes off with --no-kubernetes"
+        )
+    configure(log_level, log_format)
+    asyncio.run(run(settings))

@@ -1,0 +1,1 @@
+"""Messages of our own `protos/`, compiled when the package is built."""
