@@ -1,0 +1,37 @@
+"""Resources as people read them: proto3 JSON with proto field names, `Any` expanded.
+
+Used by `render`, the debug endpoints and the golden tests. The rule that is easy to break: what
+is shown is decoded from the very bytes that are sent, never from what made them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from google.protobuf import json_format
+
+from controlplane.translate import envoy
+from controlplane.translate.resources import Resource, ResourceType
+
+_MESSAGES: Final = {
+    ResourceType.CLUSTER: envoy.Cluster,
+    ResourceType.ENDPOINT: envoy.ClusterLoadAssignment,
+    ResourceType.LISTENER: envoy.Listener,
+    ResourceType.ROUTE: envoy.RouteConfiguration,
+}
+
+
+def parse(resource: Resource) -> Any:
+    """Return the protobuf message of a resource."""
+    return _MESSAGES[resource.type].FromString(resource.body)
+
+
+def expand(resource: Resource) -> dict[str, Any]:
+    """Return a resource as JSON data."""
+    return to_data(parse(resource))
+
+
+def to_data(message: Any) -> dict[str, Any]:
+    """Return any protobuf message as JSON data."""
+    data: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return data
