@@ -1,0 +1,106 @@
+"""A synthetic mesh of any size: the same numbers give the same objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+DOMAIN = "cluster.local"
+
+
+def documents(
+    *, services: int = 1000, endpoints: int = 10, namespaces: int = 20, rules: int = 200
+) -> Iterator[dict[str, Any]]:
+    """Yield Kubernetes and Istio objects as JSON data: Services with an EndpointSlice each, and
+    `rules` VirtualServices and DestinationRules with two subsets."""
+    for number in range(services):
+        namespace = f"ns-{number % namespaces}"
+        name = f"svc-{number}"
+        yield {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
+            "spec": {
+                "clusterIP": f"10.{96 + number // 65025}.{number // 255 % 255}.{number % 255 + 1}",
+                "selector": {"app": name},
+                "ports": [{"name": "http", "port": 9080, "targetPort": 9080}],
+            },
+        }
+        yield endpoint_slice(number, endpoints=endpoints, namespaces=namespaces)
+        if number < rules:
+            yield virtual_service(number, namespaces=namespaces)
+            yield {
+                "apiVersion": "networking.istio.io/v1",
+                "kind": "DestinationRule",
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": {
+                    "host": name,
+                    "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 100}}},
+                    "subsets": [
+                        {"name": version, "labels": {"version": version}}
+                        for version in ("v1", "v2")
+                    ],
+                },
+            }
+
+
+def virtual_service(number: int, *, namespaces: int = 20, weight: int = 90) -> dict[str, Any]:
+    """A VirtualService that splits one service's traffic between its subsets."""
+    name = f"svc-{number}"
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": name, "namespace": f"ns-{number % namespaces}"},
+        "spec": {
+            "hosts": [name],
+            "http": [
+                {
+                    "route": [
+                        {"destination": {"host": name, "subset": "v1"}, "weight": weight},
+                        {"destination": {"host": name, "subset": "v2"}, "weight": 100 - weight},
+                    ]
+                }
+            ],
+        },
+    }
+
+
+def endpoint_slice(
+    number: int, *, endpoints: int = 10, namespaces: int = 20, generation: int = 0
+) -> dict[str, Any]:
+    """The EndpointSlice of one service; another `generation` moves its last address."""
+    namespace = f"ns-{number % namespaces}"
+    addresses = [
+        f"10.{128 + number // 4096 % 64}.{number // 16 % 256}.{number % 16 * 16 + index % 16}"
+        if index < endpoints - 1
+        else f"10.{192 + number // 4096 % 32}.{number // 16 % 256}.{number % 16 * 16 + generation % 16}"
+        for index in range(endpoints)
+    ]
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": f"svc-{number}-1",
+            "namespace": namespace,
+            "labels": {"kubernetes.io/service-name": f"svc-{number}"},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 9080, "protocol": "TCP"}],
+        "endpoints": [
+            {"addresses": [address], "conditions": {"ready": True}, "zone": f"zone-{index % 3}"}
+            for index, address in enumerate(addresses)
+        ],
+    }
+
+
+def write_json(directory: Path, **size: int) -> None:
+    """Write the mesh as one JSON file per kind, each a `List`."""
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for document in documents(**size):
+        by_kind.setdefault(document["kind"], []).append(document)
+    for kind, items in by_kind.items():
+        content = {"apiVersion": "v1", "kind": "List", "items": items}
+        (directory / f"{kind.lower()}.json").write_bytes(msgspec.json.encode(content))
