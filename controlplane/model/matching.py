@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -49,3 +50,18 @@ class PolicyTargetReference(Model):
     kind: str = ""
     name: str = ""
     namespace: str = ""
+
+
+def visible(export_to: tuple[str, ...], owner: str, viewer: str) -> bool:
+    """Whether an object of namespace `owner` with these exportTo values is seen in `viewer`.
+
+    `export_to` has the mesh default already filled in; `~` hides it from everybody.
+    """
+    return any(entry in ("*", viewer) or (entry == "." and owner == viewer) for entry in export_to)
+
+
+def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
+    """Whether every label of the selector is there; an empty selector selects everything."""
+    if not selector:
+        return True
+    return all(labels.get(key) == value for key, value in selector.items())

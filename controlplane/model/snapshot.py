@@ -8,7 +8,7 @@ comparison by identity finds what changed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -17,11 +17,15 @@ from controlplane.model.core import Pod
 from controlplane.model.destination_rule import DestinationRule
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.gateway import Gateway
+from controlplane.model.matching import selects, visible
 from controlplane.model.mesh import MeshConfig
 from controlplane.model.meta import Object, ObjectRef, Provenance
 from controlplane.model.names import Host
 from controlplane.model.services import NO_ENDPOINTS, Service, ServiceEndpoints
 from controlplane.model.virtual_service import VirtualService
+from controlplane.model.virtual_services import NO_VIRTUAL_SERVICES, VirtualServices
+
+__all__ = ["EMPTY", "ServiceTarget", "Snapshot", "selects", "visible"]
 
 
 class ServiceTarget(NamedTuple):
@@ -45,6 +49,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=True):
     targets_by_ip: Mapping[str, tuple[ServiceTarget, ...]] = FrozenDict()
     virtual_services: tuple[VirtualService, ...] = ()
     destination_rules: tuple[DestinationRule, ...] = ()
+    routing: VirtualServices = NO_VIRTUAL_SERVICES
     gateways: tuple[Gateway, ...] = ()
     pods_by_ip: Mapping[str, Pod] = FrozenDict()
     namespaces: Mapping[str, Labels] = FrozenDict()
@@ -59,18 +64,3 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=True):
 
 
 EMPTY: Final = Snapshot()
-
-
-def visible(export_to: tuple[str, ...], owner: str, viewer: str) -> bool:
-    """Whether an object of namespace `owner` with these exportTo values is seen in `viewer`.
-
-    `export_to` has the mesh default already filled in; `~` hides it from everybody.
-    """
-    return any(entry in ("*", viewer) or (entry == "." and owner == viewer) for entry in export_to)
-
-
-def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
-    """Whether every label of the selector is there; an empty selector selects everything."""
-    if not selector:
-        return True
-    return all(labels.get(key) == value for key, value in selector.items())
