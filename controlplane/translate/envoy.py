@@ -46,6 +46,10 @@ from envoy.config.core.v3.protocol_pb2 import (
     HttpProtocolOptions,
     UpstreamHttpProtocolOptions,
 )
+from envoy.config.core.v3.substitution_format_string_pb2 import (
+    JsonFormatOptions,
+    SubstitutionFormatString,
+)
 from envoy.config.endpoint.v3.endpoint_components_pb2 import (
     Endpoint,
     LbEndpoint,
@@ -91,6 +95,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
     Rds,
 )
 from envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
+from envoy.extensions.formatter.req_without_query.v3.req_without_query_pb2 import ReqWithoutQuery
 from envoy.extensions.network.dns_resolver.cares.v3.cares_dns_resolver_pb2 import (
     CaresDnsResolverConfig,
 )
@@ -124,12 +129,14 @@ from envoy.service.discovery.v3.discovery_pb2 import (
 from envoy.type.matcher.v3.metadata_pb2 import MetadataMatcher
 from envoy.type.matcher.v3.regex_pb2 import RegexMatchAndSubstitute, RegexMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
+from envoy.type.v3.hash_policy_pb2 import HashPolicy
 from envoy.type.v3.percent_pb2 import FractionalPercent, Percent
 from envoy.type.v3.range_pb2 import Int32Range, Int64Range
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration as DurationMessage
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BoolValue, DoubleValue, UInt32Value, UInt64Value
+from udpa.type.v1.typed_struct_pb2 import TypedStruct
 
 from controlplane.model.base import Duration
 
