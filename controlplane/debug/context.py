@@ -1,0 +1,108 @@
+"""What the debug endpoints are given: callables that return immutable values.
+
+Owns the seam between serving and its readers. Must not know who implements it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from controlplane.ads.status import ConnectionStatus, ServingStatus
+from controlplane.debug.auth import Doors
+from controlplane.errors import PylotError
+from controlplane.model.diagnostics import Diagnostic
+from controlplane.model.snapshot import Snapshot
+from controlplane.translate.resources import Resource
+from controlplane.translate.scope import ProxyClass
+
+
+class ResourceGenerator(Protocol):
+    """What makes resources (`translate.build.Generator`); the snapshot is always named."""
+
+    def clusters(self, snapshot: Snapshot, cls: ProxyClass, /) -> tuple[Resource, ...]:
+        """Return the clusters of a class in wire order."""
+        ...
+
+    def listeners(self, snapshot: Snapshot, cls: ProxyClass, /) -> tuple[Resource, ...]:
+        """Return the listeners of a class in wire order."""
+        ...
+
+    def route(self, snapshot: Snapshot, cls: ProxyClass, name: str, /) -> Resource:
+        """Return one route configuration, empty for an unknown name."""
+        ...
+
+    def load_assignment(
+        self, snapshot: Snapshot, cls: ProxyClass, cluster_name: str, /
+    ) -> Resource:
+        """Return one load assignment, empty for an unknown cluster."""
+        ...
+
+    def diagnostics(self, snapshot: Snapshot, cls: ProxyClass, /) -> tuple[Diagnostic, ...]:
+        """Return what was noticed while the resources of a class were made."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """Whether every source has delivered its first full state.
+
+    `missing` names the sources that have not; `warnings` are shown in the body, such as a kind
+    that the API server forbids.
+    """
+
+    ready: bool
+    missing: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def _nothing() -> tuple[Resource, ...]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DebugContext:
+    """Everything the HTTP side reads.
+
+    `cached` lists the resources that translation keeps in memory; `metrics` renders Prometheus'
+    text. All callables are called on the event loop and must return at once.
+    """
+
+    snapshot: Callable[[], Snapshot]
+    serving: Callable[[], ServingStatus]
+    generator: ResourceGenerator
+    ready: Callable[[], Readiness]
+    metrics: Callable[[], bytes]
+    doors: Doors
+    cached: Callable[[], Iterable[Resource]] = _nothing
+    cluster_id: str = "Kubernetes"
+    revision: str = "default"
+
+
+class ViewError(PylotError):
+    """A debug request that cannot be answered: an HTTP status and a sentence for the caller."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+NOT_CONNECTED = "Proxy not connected to this Pilot instance"
+
+
+def find_connection(serving: ServingStatus, proxy_id: str) -> ConnectionStatus:
+    """Return the connection that `proxyID` means: an exact id or name, else the first that
+    contains it.
+
+    Raises ViewError 400 when it is empty and 404 when no connection matches.
+    """
+    if not proxy_id:
+        raise ViewError(400, "You must provide a proxyID in the query string")
+    for connection in serving.connections:
+        if proxy_id in (connection.connection_id, connection.proxy.name):
+            return connection
+    for connection in serving.connections:
+        if proxy_id in connection.connection_id:
+            return connection
+    raise ViewError(404, f"{NOT_CONNECTED}. It may be connected to another instance: {proxy_id}")

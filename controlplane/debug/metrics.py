@@ -1,0 +1,232 @@
+"""Prometheus metrics under istiod's names, in a registry of their own.
+
+Owns the names, labels and buckets. Must not know who reports: the serving side, the registry
+and the sources call the methods. The rule that is easy to break: no label may hold a proxy, an
+object or anything else without a small fixed set of values.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+from controlplane.model.snapshot import Snapshot
+from controlplane.translate.resources import ResourceType
+
+_SHORT: Final = {
+    ResourceType.CLUSTER.url: "cds",
+    ResourceType.ENDPOINT.url: "eds",
+    ResourceType.LISTENER.url: "lds",
+    ResourceType.ROUTE.url: "rds",
+    "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret": "sds",
+    "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig": "ecds",
+    "type.googleapis.com/istio.networking.nds.v1.NameTable": "nds",
+}
+OTHER: Final = "other"
+
+# Seconds. istiod's buckets, with finer ones below 100 ms, where our pushes are.
+_CONVERGENCE: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 3, 5, 10, 20, 30)
+_PUSH: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 3, 5, 10, 20, 30)
+_DEBOUNCE: Final = (0.01, 0.1, 0.5, 1, 2, 3, 5, 10, 20)
+_BYTES: Final = (1, 10_000, 1_000_000, 4_000_000, 10_000_000, 40_000_000)
+
+
+def short_type(type_url: str) -> str:
+    """Return `cds` for the cluster type URL and so on; `other` for a type we do not serve.
+
+    A client chooses the URLs that it asks for, so an unknown one must not become a label.
+    """
+    return _SHORT.get(type_url, OTHER)
+
+
+class Metrics:
+    """Everything that `/metrics` shows. Methods are called on the event loop."""
+
+    def __init__(self, *, version: str, clock: Callable[[], float] = time.time) -> None:
+        self.registry: Final = CollectorRegistry(auto_describe=False)
+        self._version = version
+        started = clock()
+        self._describe(version)
+        self._gauge("istiod_uptime_seconds", "Seconds since the start.").set_function(
+            lambda: clock() - started
+        )
+        self._counters()
+        self._histograms()
+        self._collectors()
+
+    def _describe(self, version: str) -> None:
+        info = self._gauge("pilot_info", "Version of the control plane.", "version")
+        info.labels(version=version).set(1)
+        self._connected = self._gauge("pilot_xds", "Connected xDS clients.", "version")
+        self._connected.labels(version=version).set(0)
+        self._services = self._gauge("pilot_services", "Services known.")
+        self._virtual_services = self._gauge("pilot_virt_services", "VirtualServices known.")
+        self._endpointless = self._gauge(
+            "pilot_eds_no_instances", "Service ports without endpoints."
+        )
+        self._file_errors = self._gauge(
+            "pylot_config_errors", "Objects and files with errors.", "level"
+        )
+        # istiod counts refused configurations per type in gauges of this name.
+        self._rejecting = {
+            short: self._gauge(
+                f"pilot_xds_{short}_reject", f"Proxies that refuse a part of {short.upper()}."
+            )
+            for short in ("cds", "lds", "rds", "eds")
+        }
+
+    def _counters(self) -> None:
+        self._pushes = self._counter("pilot_xds_pushes", "Responses sent.", "type")
+        self._rejects = self._counter("pilot_total_xds_rejects", "Responses refused.", "type")
+        self._expired = self._counter(
+            "pilot_xds_expired_nonce", "Requests that answered an older response.", "type"
+        )
+        self._internal = self._counter(
+            "pilot_total_xds_internal_errors", "Errors of ours while serving."
+        )
+        self._triggers = self._counter("pilot_push_triggers", "Reasons for a push.", "type")
+        self._inbound = self._counter("pilot_inbound_updates", "Changes received.", "type")
+        self._rejected_configs = self._counter(
+            "pilot_total_rejected_configs", "Objects left out because they are invalid."
+        )
+        self._validation_failed = self._counter(
+            "galley_validation_failed", "Objects that failed validation.", "group", "resource"
+        )
+        self._validation_passed = self._counter(
+            "galley_validation_passed", "Objects that passed validation.", "group", "resource"
+        )
+        self._config_events = self._counter(
+            "pilot_k8s_cfg_events", "Events of configuration objects.", "type", "event"
+        )
+
+    def _histograms(self) -> None:
+        self._convergence = self._histogram(
+            "pilot_proxy_convergence_time",
+            "Seconds from a change to its acknowledgement by a proxy.",
+            _CONVERGENCE,
+        )
+        self._push_time = self._histogram(
+            "pilot_xds_push_time", "Seconds to make and send one response.", _PUSH, "type"
+        )
+        self._size = self._histogram(
+            "pilot_xds_config_size_bytes", "Bytes of one response.", _BYTES, "type"
+        )
+        self._debounce = self._histogram(
+            "pilot_debounce_time", "Seconds that a change waited for others.", _DEBOUNCE
+        )
+        self._snapshot_time = self._histogram(
+            "pilot_pushcontext_init_seconds", "Seconds to make a snapshot.", _PUSH
+        )
+
+    def _collectors(self) -> None:
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def connected(self) -> None:
+        """A stream has begun."""
+        self._connected.labels(version=self._version).inc()
+
+    def disconnected(self) -> None:
+        """A stream has ended."""
+        self._connected.labels(version=self._version).dec()
+
+    def pushed(self, type_url: str, size: int, seconds: float) -> None:
+        """A response of `size` bytes was made and sent in `seconds`."""
+        short = short_type(type_url)
+        self._pushes.labels(type=short).inc()
+        self._size.labels(type=short).observe(size)
+        self._push_time.labels(type=short).observe(seconds)
+
+    def acked(self, seconds: float) -> None:
+        """A proxy has acknowledged a change, `seconds` after it happened."""
+        self._convergence.observe(seconds)
+
+    def rejected(self, type_url: str) -> None:
+        """A proxy has refused a response."""
+        self._rejects.labels(type=short_type(type_url)).inc()
+
+    def rejecting(self, proxies: dict[str, int]) -> None:
+        """How many proxies refuse something now, by type URL; absent types refuse nothing."""
+        counts = {short_type(url): count for url, count in proxies.items()}
+        for short, gauge in self._rejecting.items():
+            gauge.set(counts.get(short, 0))
+
+    def expired_nonce(self, type_url: str) -> None:
+        """A request answered a response that is not the newest."""
+        self._expired.labels(type=short_type(type_url)).inc()
+
+    def internal_error(self) -> None:
+        """Serving failed by a mistake of ours."""
+        self._internal.inc()
+
+    def updated(self, kind: str) -> None:
+        """A source delivered a change: `config`, `eds`, `svc` or `svcdelete`."""
+        self._inbound.labels(type=kind).inc()
+
+    def triggered(self, reason: str) -> None:
+        """A push was caused by `config`, `endpoint`, `service`, `mesh` or `proxy`."""
+        self._triggers.labels(type=reason).inc()
+
+    def debounced(self, seconds: float) -> None:
+        """A change waited this long for others before it was published."""
+        self._debounce.observe(seconds)
+
+    def published(self, snapshot: Snapshot, seconds: float = 0.0) -> None:
+        """A snapshot was made in `seconds` and is now the current one."""
+        self._services.set(len(snapshot.services))
+        self._virtual_services.set(len(snapshot.virtual_services))
+        self._endpointless.set(
+            sum(
+                1
+                for service in snapshot.services
+                for port in service.ports
+                if not snapshot.endpoints_of(service.host).by_port.get(port.name)
+            )
+        )
+        levels: dict[str, int] = {"Error": 0, "Warning": 0, "Info": 0}
+        for diagnostic in snapshot.diagnostics:
+            levels[diagnostic.level.value] += 1
+        for level, count in levels.items():
+            self._file_errors.labels(level=level).set(count)
+        self._snapshot_time.observe(seconds)
+
+    def refused_object(self) -> None:
+        """An object was left out because it is invalid."""
+        self._rejected_configs.inc()
+
+    def validated(self, group: str, resource: str, *, passed: bool) -> None:
+        """The webhook or a source has checked an object."""
+        counter = self._validation_passed if passed else self._validation_failed
+        counter.labels(group=group, resource=resource).inc()
+
+    def config_event(self, kind: str, event: str) -> None:
+        """A source reported `add`, `update` or `delete` of an object of a kind."""
+        self._config_events.labels(type=kind, event=event).inc()
+
+    def render(self) -> bytes:
+        """Return the text format of Prometheus."""
+        return generate_latest(self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
