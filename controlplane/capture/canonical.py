@@ -52,9 +52,13 @@ _DEFAULTS: Final = frozenset(
         Option("--ctmask", ("0xffffffff",)),
         Option("--on-ip", ("0.0.0.0",)),
         Option("--on-ip", ("::",)),
+        Option("-s", ("0.0.0.0/0",)),
+        Option("-s", ("::/0",)),
+        Option("-d", ("0.0.0.0/0",)),
+        Option("-d", ("::/0",)),
     }
 )
-"""What iptables-save writes out although nobody asked for it."""
+"""What means nothing: iptables-save writes it out unasked, or leaves it out when asked for."""
 
 
 def canonical(args: Sequence[str]) -> CanonicalRule:

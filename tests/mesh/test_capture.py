@@ -381,15 +381,15 @@ def _promised_call(settings: CaptureSettings, packet: Call | Query) -> str:
     if _excluded(settings, "lo" if itself else "eth0"):
         return direct
     from_passthrough = isinstance(packet, Call) and packet.source == "127.0.0.6"
-    if tproxy and itself and proxy and not loopback and not from_passthrough:
+    to_itself = itself and proxy and not loopback and not from_passthrough
+    if tproxy and to_itself and _inbound(settings, port):
         # TPROXY decides in the mangle table, which knows no exclusions of outbound traffic.
-        if _inbound(settings, port):
-            return "inbound"
+        return "inbound"
     if any(port in one for one in settings.outbound_ports_excluded):
         return direct
     if from_passthrough:
         return direct
-    if itself and proxy and not loopback and port != settings.tunnel_port:
+    if to_itself and port != settings.tunnel_port:
         # Known by its group alone, the proxy is not told from the application by REDIRECT.
         return "inbound" if proxy_user or explicit_loopback else direct
     if proxy:
