@@ -7,6 +7,7 @@ object or anything else without a small fixed set of values.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -35,6 +36,7 @@ _SHORT: Final = {
     "type.googleapis.com/istio.networking.nds.v1.NameTable": "nds",
 }
 OTHER: Final = "other"
+_CREATED: Final = re.compile(r"^(?:# (?:HELP|TYPE) )?\w+_created[ {]")
 
 # Seconds. istiod's buckets, with finer ones below 100 ms, where our pushes are.
 _CONVERGENCE: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 3, 5, 10, 20, 30)
@@ -57,6 +59,7 @@ class Metrics:
     def __init__(self, *, version: str, clock: Callable[[], float] = time.time) -> None:
         self.registry: Final = CollectorRegistry(auto_describe=False)
         self._version = version
+        self._counter_names: Final[list[str]] = []
         started = clock()
         self._describe(version)
         self._gauge("istiod_uptime_seconds", "Seconds since the start.").set_function(
@@ -65,6 +68,8 @@ class Metrics:
         self._counters()
         self._histograms()
         self._collectors()
+        names = "|".join(self._counter_names)
+        self._suffix = re.compile(rf"^(# (?:HELP|TYPE) )?({names})_total(?=[ {{])")
 
     def _describe(self, version: str) -> None:
         info = self._gauge("pilot_info", "Version of the control plane.", "version")
@@ -217,13 +222,21 @@ class Metrics:
         self._config_events.labels(type=kind, event=event).inc()
 
     def render(self) -> bytes:
-        """Return the text format of Prometheus."""
-        return generate_latest(self.registry)
+        """Return the text format of Prometheus, counters under istiod's names.
+
+        The client library insists on `_total` at the end of a counter and adds the time at
+        which each series began; istiod's names have neither.
+        """
+        lines = generate_latest(self.registry).decode().splitlines(keepends=True)
+        return "".join(
+            self._suffix.sub(r"\1\2", line) for line in lines if not _CREATED.match(line)
+        ).encode()
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        self._counter_names.append(name)
         return Counter(name, text, labels, registry=self.registry)
 
     def _histogram(

@@ -19,7 +19,7 @@ _SECRET_KEYS: Final = frozenset(
 )
 # Envoy's DataSource fields whose content is secret; a file name inside may be shown.
 _SECRET_SOURCES: Final = frozenset(
-    "privatekey password pkcs12 tokensecret hmacsecret sessionticketkeys keys".split()
+    "genericsecret privatekey password pkcs12 tokensecret hmacsecret sessionticketkeys keys".split()
 )
 _INLINE: Final = frozenset({"inlinestring", "inlinebytes"})
 # Cookies are not among them: matching on a cookie is an everyday route.
