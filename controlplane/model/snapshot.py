@@ -15,6 +15,7 @@ import msgspec
 from controlplane.model.base import FrozenDict, Labels
 from controlplane.model.core import Pod
 from controlplane.model.destination_rule import DestinationRule
+from controlplane.model.destination_rules import EMPTY_RULES, DestinationRules
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.gateway import Gateway
 from controlplane.model.matching import selects, visible
@@ -49,6 +50,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=True):
     targets_by_ip: Mapping[str, tuple[ServiceTarget, ...]] = FrozenDict()
     virtual_services: tuple[VirtualService, ...] = ()
     destination_rules: tuple[DestinationRule, ...] = ()
+    rules: DestinationRules = EMPTY_RULES
     routing: VirtualServices = NO_VIRTUAL_SERVICES
     gateways: tuple[Gateway, ...] = ()
     pods_by_ip: Mapping[str, Pod] = FrozenDict()
