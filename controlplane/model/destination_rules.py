@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from msgspec import structs
 
-from controlplane.model.base import Model
+from controlplane.model.base import NO_LABELS, Labels, Model
 from controlplane.model.destination_rule import (
     DestinationRule,
     PortTrafficPolicy,
@@ -101,12 +101,18 @@ class DestinationRules:
         )
 
     def lookup(
-        self, host: str, *, client_namespace: str, service_namespace: str
+        self,
+        host: str,
+        *,
+        client_namespace: str,
+        service_namespace: str,
+        client_labels: Labels = NO_LABELS,
     ) -> MergedRule | None:
         """Return the rule that a client of one namespace follows for a host of another.
 
         First the client's namespace, then the service's, then the root namespace; in each the
         exact host before the longest wildcard. Source: Istio's PushContext.destinationRule.
+        `client_labels` decide nothing as long as rules with a workloadSelector take no part.
         """
         if not self.rules:
             return None
