@@ -1,0 +1,341 @@
+"""Objects folded into snapshots, one service at a time.
+
+Owns the identity of what did not change, and who wins a host. Must not know sources, time or
+how often snapshots are made. The rule that is easy to break: a value that equals the one of the
+last snapshot must be that very object, because everything behind the snapshot finds changes by
+identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple, TypeVar
+
+from controlplane.model.base import FrozenDict
+from controlplane.model.conversion import from_kubernetes, from_service_entry
+from controlplane.model.core import KubernetesService
+from controlplane.model.diagnostics import Diagnostic, Level, order
+from controlplane.model.endpoints import (
+    NOTHING,
+    Found,
+    kubernetes_endpoints,
+    service_entry_endpoints,
+)
+from controlplane.model.grouping import Groups
+from controlplane.model.mesh import MeshConfig
+from controlplane.model.meta import Object, ObjectRef, Provenance, by_age
+from controlplane.model.names import Host
+from controlplane.model.service_entry import ServiceEntry
+from controlplane.model.services import NO_ENDPOINTS, Endpoint, Service, ServiceEndpoints
+from controlplane.model.snapshot import EMPTY, ServiceTarget, Snapshot
+
+ObjectT = TypeVar("ObjectT", bound=Object)
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _Made(NamedTuple):
+    """What one unit came to: for each host its service and what was found for it."""
+
+    by_host: Mapping[Host, tuple[Service, Found]] = FrozenDict()
+
+
+_NOT_MADE: Final = _Made()
+
+
+def make_snapshot(
+    objects: Iterable[Object],
+    *,
+    mesh: MeshConfig | None = None,
+    domain: str = "cluster.local",
+    provenance: Mapping[ObjectRef, Provenance] | None = None,
+    diagnostics: Iterable[Diagnostic] = (),
+    previous: Snapshot | None = None,
+) -> Snapshot:
+    """Return the snapshot that these objects make, whatever their order.
+
+    Parts that are equal to those of `previous` are the same Python objects. `diagnostics` are
+    those of the sources; what objects say about each other is added.
+    """
+    assembler = Assembler(mesh=mesh, domain=domain, previous=previous)
+    known = provenance or {}
+    unique: dict[ObjectRef, Object] = {}
+    for item in objects:
+        first = unique.setdefault(item.ref, item)
+        if first is not item and repr(item) < repr(first):
+            unique[item.ref] = item
+    assembler.apply([(item, known.get(ref)) for ref, item in unique.items()])
+    return assembler.snapshot(diagnostics)
+
+
+class Assembler:
+    """The objects at this moment and the snapshot that was made of them last."""
+
+    def __init__(
+        self,
+        *,
+        mesh: MeshConfig | None = None,
+        domain: str = "cluster.local",
+        previous: Snapshot | None = None,
+    ) -> None:
+        self._domain: Final = domain
+        self._mesh = mesh or MeshConfig()
+        self._last = previous or EMPTY
+        self._groups: Final = Groups()
+        self._world: Final = self._groups.world
+        self._provenance: dict[ObjectRef, Provenance] = {}
+        self._made: dict[ObjectRef, _Made] = {}
+        self._claims: dict[Host, set[ObjectRef]] = {}
+        self._pods_used: dict[ObjectRef, frozenset[tuple[str, str]]] = {}
+        self._service_by_host: dict[Host, Service] = {}
+        self._endpoints: dict[Host, ServiceEndpoints] = {}
+        self._found: dict[Host, Found] = {}
+        self._targets_by_ip: dict[str, tuple[ServiceTarget, ...]] = {}
+        self._contested: dict[Host, tuple[Diagnostic, ...]] = {}
+
+    def apply(
+        self,
+        upserts: Iterable[tuple[Object, Provenance | None]],
+        removals: Iterable[ObjectRef] = (),
+    ) -> None:
+        """Take objects in and out; what that means is worked out by `snapshot`."""
+        groups = self._groups
+        for item, origin in upserts:
+            ref = item.ref
+            if origin is not None and self._provenance.get(ref) != origin:
+                self._provenance[ref] = origin
+                groups.changed.add("provenance")
+            known = groups.objects.get(ref) or self._last.objects.get(ref)
+            groups.put(known if known is not None and known == item else item)
+        for ref in removals:
+            groups.remove(ref)
+            if self._provenance.pop(ref, None) is not None:
+                groups.changed.add("provenance")
+
+    def set_mesh(self, mesh: MeshConfig) -> None:
+        """Replace the settings of the mesh."""
+        if mesh != self._mesh:
+            self._mesh = mesh
+
+    def snapshot(self, diagnostics: Iterable[Diagnostic] = ()) -> Snapshot:
+        """Return the snapshot of everything applied so far."""
+        self._remake()
+        groups, last = self._groups, self._last
+        made = Snapshot(
+            mesh=last.mesh if last.mesh == self._mesh else self._mesh,
+            domain=self._domain,
+            services=self._services(),
+            service_by_host=self._keep(self._service_by_host, last.service_by_host, "services"),
+            endpoints=self._keep(self._endpoints, last.endpoints, "endpoints"),
+            targets_by_ip=self._keep(self._targets_by_ip, last.targets_by_ip, "targets_by_ip"),
+            virtual_services=_aged(groups.virtual_services, last.virtual_services),
+            destination_rules=_aged(groups.destination_rules, last.destination_rules),
+            gateways=_aged(groups.gateways, last.gateways),
+            pods_by_ip=self._keep(groups.pods_by_ip, last.pods_by_ip, "pods_by_ip"),
+            namespaces=self._keep(groups.namespaces, last.namespaces, "namespaces"),
+            objects=self._keep(groups.objects, last.objects, "objects"),
+            provenance=self._keep(self._provenance, last.provenance, "provenance"),
+            diagnostics=self._diagnostics(diagnostics),
+        )
+        groups.changed.clear()
+        self._last = made
+        return made
+
+    def _diagnostics(self, given: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
+        contested = (entry for group in self._contested.values() for entry in group)
+        return tuple(sorted({*given, *contested}, key=order))
+
+    def _keep(self, current: dict[K, V], last: Mapping[K, V], field: str) -> Mapping[K, V]:
+        """Return the last mapping when nothing in it changed, else a copy of the current one."""
+        if field not in self._groups.changed and len(current) == len(last):
+            return last
+        return last if last == current else dict(current)
+
+    def _services(self) -> tuple[Service, ...]:
+        last = self._last.services
+        if "services" not in self._groups.changed and len(last) == len(self._service_by_host):
+            return last
+        made = tuple(sorted(self._service_by_host.values(), key=_service_age))
+        return last if made == last else made
+
+    def _remake(self) -> None:
+        """Make the services of all dirty units again, and decide who has their hosts."""
+        groups = self._groups
+        if groups.dirty_nodes:
+            groups.dirty.update(self._users_of_nodes(groups.dirty_nodes))
+            groups.dirty_nodes.clear()
+        touched: set[Host] = set()
+        for unit in groups.dirty:
+            old = self._made.pop(unit, _NOT_MADE)
+            item = groups.objects.get(unit)
+            new = _NOT_MADE if item is None else self._make(item)
+            if new.by_host:
+                self._made[unit] = new
+            self._note_pods(unit, new)
+            for host in old.by_host.keys() - new.by_host.keys():
+                self._claims[host].discard(unit)
+            for host in new.by_host:
+                self._claims.setdefault(host, set()).add(unit)
+            touched |= old.by_host.keys() | new.by_host.keys()
+        groups.dirty.clear()
+        for host in touched:
+            self._settle(host)
+
+    def _users_of_nodes(self, nodes: set[str]) -> set[ObjectRef]:
+        return {
+            unit
+            for unit, made in self._made.items()
+            for _, found in made.by_host.values()
+            for endpoints in found.endpoints.by_port.values()
+            for endpoint in endpoints
+            if endpoint.workload.node in nodes
+        }
+
+    def _make(self, item: Object) -> _Made:
+        match item:
+            case KubernetesService():
+                service = self._known_service(from_kubernetes(item, domain=self._domain))
+                meta = item.metadata
+                found = kubernetes_endpoints(
+                    item,
+                    service,
+                    slices=self._groups.slices_of(meta.namespace, meta.name),
+                    endpoints=self._groups.endpoints_of(meta.namespace, meta.name),
+                    world=self._world,
+                )
+                return _Made({service.host: (service, self._known_endpoints(service.host, found))})
+            case ServiceEntry():
+                services = [self._known_service(service) for service in from_service_entry(item)]
+                return _Made(
+                    {
+                        service.host: (
+                            service,
+                            self._known_endpoints(
+                                service.host,
+                                service_entry_endpoints(item, service, world=self._world),
+                            ),
+                        )
+                        for service in services
+                    }
+                )
+            case _:
+                raise AssertionError(f"{type(item).__name__} declares no services")
+
+    def _known_service(self, service: Service) -> Service:
+        last = self._last.service_by_host.get(service.host)
+        return last if last is not None and last == service else service
+
+    def _known_endpoints(self, host: Host, found: Found) -> Found:
+        """Return what was found with every part that equals the last one's as that very part."""
+        last = self._last.endpoints.get(host)
+        if last is None:
+            return found
+        if last == found.endpoints:
+            return found._replace(endpoints=last)
+        by_port = FrozenDict(
+            (name, _known_tuple(made, last.by_port.get(name)))
+            for name, made in found.endpoints.by_port.items()
+        )
+        return found._replace(endpoints=ServiceEndpoints(by_port=by_port))
+
+    def _note_pods(self, unit: ObjectRef, made: _Made) -> None:
+        users = self._groups.users_of_pod
+        before = self._pods_used.pop(unit, frozenset())
+        after = frozenset(key for _, found in made.by_host.values() for key in found.pods)
+        for key in before - after:
+            users[key].discard(unit)
+            if not users[key]:
+                del users[key]
+        for key in after - before:
+            users.setdefault(key, set()).add(unit)
+        if after:
+            self._pods_used[unit] = after
+
+    def _settle(self, host: Host) -> None:
+        """Give a host to the oldest unit that claims it."""
+        units = self._claims.get(host, set())
+        self._contested.pop(host, None)
+        if not units:
+            self._claims.pop(host, None)
+            self._assign(host, None, NOTHING)
+            return
+        ordered = sorted(units, key=self._age)
+        self._assign(host, *self._made[ordered[0]].by_host[host])
+        if len(ordered) > 1:
+            self._contested[host] = tuple(
+                _lost_host(host, loser, ordered[0]) for loser in ordered[1:]
+            )
+
+    def _age(self, unit: ObjectRef) -> tuple[str, str, str, str]:
+        return (*by_age(self._groups.objects[unit]), unit.kind)
+
+    def _assign(self, host: Host, service: Service | None, found: Found) -> None:
+        changed = self._groups.changed
+        old = self._service_by_host.get(host)
+        if service is None:
+            self._service_by_host.pop(host, None)
+        else:
+            self._service_by_host[host] = service
+        if old is not service:
+            changed.add("services")
+        endpoints = found.endpoints
+        if self._endpoints.get(host, NO_ENDPOINTS) is not endpoints:
+            changed.add("endpoints")
+            if endpoints.by_port:
+                self._endpoints[host] = endpoints
+            else:
+                self._endpoints.pop(host, None)
+        self._assign_targets(host, found)
+
+    def _assign_targets(self, host: Host, found: Found) -> None:
+        before = self._found.get(host, NOTHING).targets
+        after = found.targets
+        if after:
+            self._found[host] = found
+        else:
+            self._found.pop(host, None)
+        if before == after:
+            return
+        self._groups.changed.add("targets_by_ip")
+        by_ip = self._targets_by_ip
+        for address in {**before, **after}:
+            mine = after.get(address, ())
+            if mine == before.get(address):
+                continue
+            current = by_ip.get(address)
+            if current is not None:
+                others = tuple(target for target in current if target.host != host)
+                mine = tuple(sorted((*others, *mine))) if others else mine
+            if mine:
+                by_ip[address] = mine
+            else:
+                by_ip.pop(address, None)
+
+
+def _aged(current: Mapping[ObjectRef, ObjectT], last: tuple[ObjectT, ...]) -> tuple[ObjectT, ...]:
+    made = tuple(sorted(current.values(), key=by_age))
+    return last if made == last else made
+
+
+def _service_age(service: Service) -> tuple[str, Host]:
+    return (service.creation_timestamp, service.host)
+
+
+def _known_tuple(
+    made: tuple[Endpoint, ...], last: tuple[Endpoint, ...] | None
+) -> tuple[Endpoint, ...]:
+    if last is None:
+        return made
+    if made == last:
+        return last
+    known = {endpoint: endpoint for endpoint in last}
+    return tuple(known.get(endpoint, endpoint) for endpoint in made)
+
+
+def _lost_host(host: Host, loser: ObjectRef, winner: ObjectRef) -> Diagnostic:
+    return Diagnostic(
+        level=Level.WARNING,
+        code="DuplicateHost",
+        ref=loser,
+        message=f"{host} is already declared by the older {winner}, which is used",
+    )

@@ -1,0 +1,348 @@
+"""The endpoints of one service, from slices, Endpoints, pods and WorkloadEntries.
+
+Pure: everything that may be looked at comes in as a `World`. The rules that are easy to break:
+the order of endpoints is (address, port) and never that of arrival, and a pod that is shutting
+down is no endpoint any more but still has its inbound listeners (`Found.targets`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, NamedTuple
+
+from controlplane.model.base import NO_LABELS, FrozenDict, Labels
+from controlplane.model.core import (
+    EndpointConditions,
+    Endpoints,
+    EndpointSlice,
+    KubernetesService,
+    Node,
+    Pod,
+    TargetRef,
+)
+from controlplane.model.meta import ObjectRef
+from controlplane.model.service_entry import ServiceEntry, WorkloadEntry, WorkloadEntrySpec
+from controlplane.model.services import (
+    NO_ENDPOINTS,
+    Endpoint,
+    Health,
+    Protocol,
+    Service,
+    ServiceEndpoints,
+    ServicePort,
+    Workload,
+)
+from controlplane.model.snapshot import ServiceTarget, selects
+from controlplane.model.workloads import (
+    container_port,
+    entry_workload,
+    place_locality,
+    pod_ips,
+    pod_ready,
+    pod_workload,
+)
+
+PERSISTENT_SESSION: Final = "istio.io/persistent-session"
+UNIX: Final = "unix://"
+
+
+class World(NamedTuple):
+    """What the endpoints of a service may depend on beside the service's own objects."""
+
+    pods: Mapping[tuple[str, str], Pod]  # by namespace and name
+    nodes: Mapping[str, Node]
+    pods_in: Callable[[str], Iterable[Pod]]  # by namespace
+    entries_in: Callable[[str], Iterable[WorkloadEntry]]  # by namespace
+
+
+class Found(NamedTuple):
+    """The endpoints of a service, who of the workloads they concern, and which pods were used."""
+
+    endpoints: ServiceEndpoints = NO_ENDPOINTS
+    targets: Mapping[str, tuple[ServiceTarget, ...]] = FrozenDict()  # by address
+    pods: frozenset[tuple[str, str]] = frozenset()
+
+
+NOTHING: Final = Found()
+
+
+class _Collector:
+    """Gathers the endpoints of one service."""
+
+    def __init__(self, service: Service, world: World) -> None:
+        self.service = service
+        self.world = world
+        self.ports = {
+            port.name: port for port in service.ports if port.protocol is not Protocol.UDP
+        }
+        self.found: dict[str, dict[tuple[str, int], Endpoint]] = {name: {} for name in self.ports}
+        self.targets: dict[str, dict[ServiceTarget, None]] = {}
+        self.pods: set[tuple[str, str]] = set()
+        self.drains = PERSISTENT_SESSION in service.labels
+        self._workloads: dict[tuple[str, str, str], Workload] = {}
+
+    def add(
+        self,
+        port: ServicePort,
+        address: str,
+        *,
+        number: int,
+        health: Health | None,
+        workload: Workload,
+        weight: int = 1,
+        source: ObjectRef | None = None,
+    ) -> None:
+        """Take one endpoint; without health it is only a target, as a pod that shuts down."""
+        target = ServiceTarget(self.service.host, port.number, port.name, number)
+        self.targets.setdefault(address, {})[target] = None
+        if health is None:
+            return
+        made = Endpoint(
+            address=address,
+            port=number,
+            health=health,
+            weight=weight,
+            workload=workload,
+            source=source,
+        )
+        known = self.found[port.name]
+        key = (address, number)
+        before = known.get(key)
+        if before is None or _rank(made) < _rank(before):
+            known[key] = made
+
+    def workload(
+        self, target: TargetRef | None, namespace: str, *, node: str, zone: str
+    ) -> Workload:
+        """Return the workload behind an endpoint, from its pod when that is known."""
+        if target is not None and target.kind == "Pod":
+            key = (target.namespace or namespace, target.name)
+            self.pods.add(key)
+            pod = self.world.pods.get(key)
+            if pod is not None:
+                return pod_workload(
+                    pod, self.world.nodes.get(pod.spec.node_name or node), zone=zone
+                )
+        shared = (namespace, node, zone)
+        made = self._workloads.get(shared)
+        if made is None:
+            locality = place_locality(self.world.nodes.get(node), zone)
+            made = Workload(namespace=namespace, node=node, locality=locality)
+            self._workloads[shared] = made
+        return made
+
+    def result(self) -> Found:
+        """Return everything in its fixed order."""
+        by_port = FrozenDict(
+            (name, tuple(known[key] for key in sorted(known)))
+            for name, known in self.found.items()
+            if known
+        )
+        return Found(
+            ServiceEndpoints(by_port=by_port) if by_port else NO_ENDPOINTS,
+            {address: tuple(sorted(found)) for address, found in self.targets.items()},
+            frozenset(self.pods),
+        )
+
+
+def _rank(endpoint: Endpoint) -> tuple[int, str, str]:
+    """Sort key among endpoints of one address and port: the healthy one is the right one."""
+    return (int(endpoint.health), endpoint.workload.name, str(endpoint.source or ""))
+
+
+def kubernetes_endpoints(
+    item: KubernetesService,
+    service: Service,
+    *,
+    slices: Iterable[EndpointSlice],
+    endpoints: Endpoints | None,
+    world: World,
+) -> Found:
+    """Return the endpoints of a Kubernetes Service.
+
+    EndpointSlices count alone when there is one, then Endpoints, then what the selector
+    matches (pods and WorkloadEntries).
+    """
+    if service.alias_of is not None:
+        return NOTHING
+    collector = _Collector(service, world)
+    relevant = [entry for entry in slices if entry.address_type != "FQDN"]
+    if relevant:
+        for entry in relevant:
+            _from_slice(entry, item, collector)
+    elif endpoints is not None:
+        _from_endpoints(endpoints, item, collector)
+    elif service.selector:
+        _from_selector(item.spec.publish_not_ready_addresses, collector)
+    else:
+        return NOTHING
+    return collector.result()
+
+
+def _from_slice(entry: EndpointSlice, item: KubernetesService, collector: _Collector) -> None:
+    ports = [
+        (collector.ports[port.name or ""], port.port)
+        for port in entry.ports or ()
+        if (port.name or "") in collector.ports and port.port is not None
+    ]
+    if not ports:
+        return
+    namespace = entry.metadata.namespace
+    for endpoint in entry.endpoints or ():
+        health = _health(
+            endpoint.conditions,
+            always=item.spec.publish_not_ready_addresses,
+            drains=collector.drains,
+        )
+        target = endpoint.target_ref
+        workload = collector.workload(
+            target, namespace, node=endpoint.node_name or "", zone=endpoint.zone or ""
+        )
+        source = _target_source(target, namespace)
+        for address in endpoint.addresses:
+            for port, number in ports:
+                collector.add(
+                    port, address, number=number, health=health, workload=workload, source=source
+                )
+
+
+def _health(conditions: EndpointConditions, *, always: bool, drains: bool) -> Health | None:
+    """Return an endpoint's health, None for one that is to be left out (Istio's rule)."""
+    if conditions.ready is not False or always:
+        return Health.HEALTHY
+    if conditions.terminating:
+        return Health.DRAINING if conditions.serving and drains else None
+    return Health.UNHEALTHY
+
+
+def _target_source(target: TargetRef | None, namespace: str) -> ObjectRef | None:
+    if target is None or not target.kind:
+        return None
+    return ObjectRef(target.kind, target.namespace or namespace, target.name)
+
+
+def _from_endpoints(entry: Endpoints, item: KubernetesService, collector: _Collector) -> None:
+    namespace = entry.metadata.namespace
+    unready = Health.HEALTHY if item.spec.publish_not_ready_addresses else Health.UNHEALTHY
+    for subset in entry.subsets or ():
+        ports = [
+            (collector.ports[port.name or ""], port.port)
+            for port in subset.ports or ()
+            if (port.name or "") in collector.ports and port.port is not None
+        ]
+        groups = ((subset.addresses, Health.HEALTHY), (subset.not_ready_addresses, unready))
+        for addresses, health in groups:
+            for address in addresses or ():
+                target = address.target_ref
+                workload = collector.workload(
+                    target, namespace, node=address.node_name or "", zone=""
+                )
+                for port, number in ports:
+                    collector.add(
+                        port, address.ip, number=number, health=health, workload=workload,
+                        source=_target_source(target, namespace),
+                    )  # fmt: skip
+
+
+def _from_selector(publish_not_ready: bool, collector: _Collector) -> None:
+    service, world = collector.service, collector.world
+    for pod in world.pods_in(service.namespace):
+        if selects(service.selector, pod.metadata.labels):
+            _add_pod(pod, collector, always=publish_not_ready)
+    for entry in world.entries_in(service.namespace):
+        labels = entry_labels(entry)
+        if selects(service.selector, labels):
+            _add_entry(entry, labels, collector)
+
+
+def _add_pod(pod: Pod, collector: _Collector, *, always: bool = False) -> None:
+    addresses = pod_ips(pod)
+    if not addresses:
+        return
+    workload = pod_workload(pod, collector.world.nodes.get(pod.spec.node_name))
+    health = Health.HEALTHY if always or pod_ready(pod) else Health.UNHEALTHY
+    for port in collector.ports.values():
+        target = port.target_port
+        number = container_port(pod, target) if isinstance(target, str) else target or port.number
+        if not number:
+            continue
+        for address in addresses:
+            collector.add(
+                port, address, number=number, health=health, workload=workload, source=pod.ref
+            )
+
+
+def entry_labels(entry: WorkloadEntry) -> Labels:
+    """Return the labels of a WorkloadEntry: those of its metadata, and over them its spec's."""
+    if not entry.metadata.labels:
+        return entry.spec.labels or NO_LABELS
+    return Labels({**entry.metadata.labels, **(entry.spec.labels or {})})
+
+
+def _add_entry(entry: WorkloadEntry, labels: Labels, collector: _Collector) -> None:
+    meta = entry.metadata
+    workload = entry_workload(
+        entry.spec,
+        name=meta.name,
+        namespace=meta.namespace,
+        labels=labels,
+        external=collector.service.external,
+    )
+    _add_address(entry.spec, workload, collector, source=entry.ref)
+
+
+def _add_address(
+    spec: WorkloadEntrySpec, workload: Workload, collector: _Collector, *, source: ObjectRef
+) -> None:
+    address = spec.address
+    if not address:
+        return
+    for port in collector.ports.values():
+        target = port.target_port
+        default = target if isinstance(target, int) and target else port.number
+        number = (spec.ports.get(port.name) if spec.ports else 0) or default
+        collector.add(
+            port,
+            address.removeprefix(UNIX),
+            number=0 if address.startswith(UNIX) else number,
+            health=Health.HEALTHY,
+            workload=workload,
+            weight=spec.weight or 1,
+            source=source,
+        )
+
+
+def service_entry_endpoints(item: ServiceEntry, service: Service, *, world: World) -> Found:
+    """Return the endpoints of one host of a ServiceEntry.
+
+    A DNS entry without endpoints is its own endpoint; an entry with resolution NONE has none.
+    """
+    spec = item.spec
+    collector = _Collector(service, world)
+    namespace = item.metadata.namespace
+    selector = spec.workload_selector
+    if selector is not None:
+        for pod in world.pods_in(namespace):
+            if selects(selector.labels, pod.metadata.labels):
+                _add_pod(pod, collector)
+        for entry in world.entries_in(namespace):
+            labels = entry_labels(entry)
+            if selects(selector.labels, labels):
+                _add_entry(entry, labels, collector)
+    elif spec.endpoints:
+        for endpoint in spec.endpoints:
+            workload = entry_workload(
+                endpoint,
+                name=item.metadata.name,
+                namespace=namespace,
+                labels=endpoint.labels or NO_LABELS,
+                external=service.external,
+            )
+            _add_address(endpoint, workload, collector, source=item.ref)
+    elif spec.resolution in ("DNS", "DNS_ROUND_ROBIN"):
+        itself = WorkloadEntrySpec(address=service.host)
+        workload = Workload(name=item.metadata.name, namespace=namespace)
+        _add_address(itself, workload, collector, source=item.ref)
+    else:
+        return NOTHING
+    return collector.result()

@@ -1,0 +1,211 @@
+"""The objects at this moment, grouped so that a change finds the services it concerns.
+
+Owns which object changes which service. Must not know snapshots. A *unit* is the reference of
+an object that declares services: a Kubernetes Service or a ServiceEntry. The rule that is easy
+to break: whatever a unit's endpoints are made of must mark that unit dirty when it changes,
+also when it comes or goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from controlplane.model.base import Labels
+from controlplane.model.core import (
+    Endpoints,
+    EndpointSlice,
+    KubernetesService,
+    Namespace,
+    Node,
+    Pod,
+)
+from controlplane.model.destination_rule import DestinationRule
+from controlplane.model.endpoints import World, entry_labels
+from controlplane.model.gateway import Gateway
+from controlplane.model.meta import Object, ObjectRef
+from controlplane.model.service_entry import ServiceEntry, WorkloadEntry
+from controlplane.model.snapshot import selects
+from controlplane.model.virtual_service import VirtualService
+from controlplane.model.workloads import REGION, SUBZONE, ZONE, pod_ips
+
+SERVICE_NAME: Final = "kubernetes.io/service-name"
+_PLACE: Final = (REGION, ZONE, SUBZONE)
+
+Key = tuple[str, str]  # namespace and name
+
+
+class Groups:
+    """All objects by what they are for. `dirty` are the units whose services may differ now.
+
+    `changed` names the Snapshot fields that may differ now; whoever reads both clears them.
+    """
+
+    def __init__(self) -> None:
+        self.objects: dict[ObjectRef, Object] = {}
+        self.virtual_services: dict[ObjectRef, VirtualService] = {}
+        self.destination_rules: dict[ObjectRef, DestinationRule] = {}
+        self.gateways: dict[ObjectRef, Gateway] = {}
+        self.namespaces: dict[str, Labels] = {}
+        self.nodes: dict[str, Node] = {}
+        self.pods: dict[Key, Pod] = {}
+        self.pods_by_ip: dict[str, Pod] = {}
+        self.dirty: set[ObjectRef] = set()
+        self.dirty_nodes: set[str] = set()
+        self.changed: set[str] = set()
+        self.users_of_pod: dict[Key, set[ObjectRef]] = {}
+        self._pods_in: dict[str, dict[str, Pod]] = {}
+        self._owners_of_ip: dict[str, tuple[Key, ...]] = {}
+        self._entries_in: dict[str, dict[str, WorkloadEntry]] = {}
+        self._slices: dict[Key, dict[str, EndpointSlice]] = {}
+        self._endpoints: dict[Key, Endpoints] = {}
+        self._selecting: dict[str, dict[ObjectRef, Labels | None]] = {}
+
+    @property
+    def world(self) -> World:
+        """What endpoints may be made of; a view that follows later changes."""
+        return World(
+            pods=self.pods,
+            nodes=self.nodes,
+            pods_in=lambda namespace: self._pods_in.get(namespace, {}).values(),
+            entries_in=lambda namespace: self._entries_in.get(namespace, {}).values(),
+        )
+
+    def slices_of(self, namespace: str, name: str) -> Iterable[EndpointSlice]:
+        """Return the EndpointSlices of a Service."""
+        return self._slices.get((namespace, name), {}).values()
+
+    def endpoints_of(self, namespace: str, name: str) -> Endpoints | None:
+        """Return the Endpoints object of a Service."""
+        return self._endpoints.get((namespace, name))
+
+    def put(self, new: Object) -> None:
+        """Take an object in, in place of the one with its reference."""
+        ref = new.ref
+        old = self.objects.get(ref)
+        if old is not new:
+            self.objects[ref] = new
+            self._note(ref, old, new)
+
+    def remove(self, ref: ObjectRef) -> None:
+        """Take an object out; one that is not there is no mistake."""
+        old = self.objects.pop(ref, None)
+        if old is not None:
+            self._note(ref, old, None)
+
+    def _note(self, ref: ObjectRef, old: Object | None, new: Object | None) -> None:
+        self.changed.add("objects")
+        either = new if new is not None else old
+        key = (ref.namespace, ref.name)
+        match either:
+            case VirtualService():
+                _place(self.virtual_services, ref, new)
+                self.changed.add("virtual_services")
+            case DestinationRule():
+                _place(self.destination_rules, ref, new)
+                self.changed.add("destination_rules")
+            case Gateway():
+                _place(self.gateways, ref, new)
+                self.changed.add("gateways")
+            case KubernetesService() | ServiceEntry():
+                self.dirty.add(ref)
+                self._place_selector(ref, new)
+            case EndpointSlice():
+                self._place_slice(ref, old, new)
+            case Endpoints():
+                _place(self._endpoints, key, new)
+                self.dirty.add(ObjectRef(KubernetesService.KIND, *key))
+            case Pod():
+                _place(self.pods, key, new)
+                _place(self._pods_in.setdefault(ref.namespace, {}), ref.name, new)
+                self._note_pod(key, old, new)
+            case WorkloadEntry():
+                _place(self._entries_in.setdefault(ref.namespace, {}), ref.name, new)
+                for item in (old, new):
+                    if isinstance(item, WorkloadEntry):
+                        self._dirty_selectors(ref.namespace, entry_labels(item))
+            case Node():
+                _place(self.nodes, ref.name, new)
+                if _place_of(old) != _place_of(new):
+                    self.dirty_nodes.add(ref.name)
+            case Namespace():
+                _place(self.namespaces, ref.name, None if new is None else new.metadata.labels)
+                self.changed.add("namespaces")
+            case _:
+                pass  # a kind that is accepted and not translated: it is only kept
+
+    def _place_selector(self, ref: ObjectRef, new: Object | None) -> None:
+        selecting = self._selecting.setdefault(ref.namespace, {})
+        selecting.pop(ref, None)
+        match new:
+            case KubernetesService() if new.spec.selector:
+                selecting[ref] = new.spec.selector
+            case ServiceEntry() if new.spec.workload_selector is not None:
+                selecting[ref] = new.spec.workload_selector.labels
+            case _:
+                pass
+
+    def _place_slice(self, ref: ObjectRef, old: Object | None, new: Object | None) -> None:
+        for item in (old, new):
+            name = "" if item is None else item.metadata.labels.get(SERVICE_NAME, "")
+            if not name:
+                continue
+            key = (ref.namespace, name)
+            self.dirty.add(ObjectRef(KubernetesService.KIND, *key))
+            slices = self._slices.setdefault(key, {})
+            if item is new and isinstance(item, EndpointSlice):
+                slices[ref.name] = item
+            else:
+                slices.pop(ref.name, None)
+            if not slices:
+                del self._slices[key]
+
+    def _note_pod(self, key: Key, old: Object | None, new: Object | None) -> None:
+        self.dirty |= self.users_of_pod.get(key, set())
+        for item in (old, new):
+            if isinstance(item, Pod):
+                self._dirty_selectors(key[0], item.metadata.labels)
+        before = set(pod_ips(old)) if isinstance(old, Pod) else set()
+        after = set(pod_ips(new)) if isinstance(new, Pod) else set()
+        for ip in before | after:
+            others = tuple(owner for owner in self._owners_of_ip.get(ip, ()) if owner != key)
+            owners = (*others, key) if ip in after else others
+            if owners:
+                self._owners_of_ip[ip] = owners
+                self.pods_by_ip[ip] = min((self.pods[owner] for owner in owners), key=_claim)
+            else:
+                del self._owners_of_ip[ip]
+                del self.pods_by_ip[ip]
+            self.changed.add("pods_by_ip")
+
+    def _dirty_selectors(self, namespace: str, labels: Labels) -> None:
+        """Mark the units of a namespace whose endpoints come from what has these labels."""
+        for ref, selector in self._selecting.get(namespace, {}).items():
+            # With slices or Endpoints a Service does not look at pods; `users_of_pod` does.
+            sliced = ref.kind == KubernetesService.KIND and (
+                (namespace, ref.name) in self._slices or (namespace, ref.name) in self._endpoints
+            )
+            if not sliced and selects(selector, labels):
+                self.dirty.add(ref)
+
+
+def _place(group: dict[Any, Any], key: Any, new: Any) -> None:
+    if new is None:
+        group.pop(key, None)
+    else:
+        group[key] = new
+
+
+def _place_of(node: Object | None) -> tuple[str | None, ...]:
+    labels = {} if node is None else node.metadata.labels
+    return tuple(labels.get(key) for key in _PLACE)
+
+
+def _claim(pod: Pod) -> tuple[bool, bool, str, str]:
+    """Sort key among pods that say the same address: the pod network's own, running one."""
+    return (
+        pod.spec.host_network,
+        pod.status.phase not in ("", "Running"),
+        pod.metadata.namespace,
+        pod.metadata.name,
+    )
