@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from controlplane.model.names import inbound_cluster
+from controlplane.model.names import ClusterName, inbound_cluster
 from controlplane.model.services import Protocol
 from controlplane.model.virtual_service import HTTPRetry
 from controlplane.translate import envoy
@@ -20,13 +20,19 @@ INBOUND_RETRY_ON: Final = "reset-before-request"
 INBOUND_RETRIES: Final = 2
 
 
-def inbound_route(target: InboundTarget, *, retries: HTTPRetry | None = None) -> Any:
+def inbound_route(
+    target: InboundTarget,
+    *,
+    retries: HTTPRetry | None = None,
+    cluster: ClusterName | None = None,
+) -> Any:
     """Return the RouteConfiguration message of one target port.
 
+    `cluster` is where the requests go, and the configuration's name; that of the port without it.
     `retries` is the mesh's defaultInboundHttpRetryPolicy. gRPC is never retried on the way in.
     Source: Istio's buildSidecarInboundHTTPRouteConfig.
     """
-    cluster = inbound_cluster(target.target_port)
+    cluster = cluster or inbound_cluster(target.target_port)
     route = default_route(target.host, target.service_port, cluster)
     none = envoy.DurationMessage()
     route.route.timeout.CopyFrom(none)
