@@ -33,7 +33,7 @@ def validate(settings: CaptureSettings, address: str, *, port: int, timeout: flo
     except OSError as error:
         raise CaptureError(
             f"validation needs port {settings.inbound_port}, which cannot be listened on: "
-            f"{error.strerror}"
+            f"{os.strerror(error.errno or 0)}"
         ) from error
     with listener:
         listener.settimeout(timeout)

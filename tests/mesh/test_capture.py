@@ -178,6 +178,49 @@ def test_rules_loaded_from_the_dry_run_are_replaced_not_doubled(fresh: str) -> N
     assert jumps == ["-A OUTPUT -j ISTIO_OUTPUT"]
 
 
+def test_iptables_legacy_is_served_too(fresh: str) -> None:
+    host = Shell(namespace=fresh, variant="legacy", own_xtables_lock=True)
+    try:
+        host.save(Family.IPV4)
+        host.save(Family.IPV6)
+    except CaptureError as error:
+        pytest.skip(f"iptables-legacy does not work here: {error}")
+
+    def rules() -> list[str]:
+        saved = host.save(Family.IPV4) + host.save(Family.IPV6)
+        return [line for line in saved.splitlines() if line.startswith(("-A", ":ISTIO", ":PYLOT"))]
+
+    assert apply(VARIETIES["tproxy"], host).changed
+    assert "-A OUTPUT -j ISTIO_OUTPUT" in rules()
+    assert not apply(VARIETIES["tproxy"], host).changed
+    assert apply(VARIETIES["dns"], host).changed
+    assert not apply(VARIETIES["dns"], host).changed
+    assert clean(host).changed
+    assert rules() == []
+
+
+def test_validation_sees_whether_capture_works(fresh: str) -> None:
+    for command in (
+        "link add eth0 type dummy",
+        "addr add 10.44.0.2/24 dev eth0",
+        "link set eth0 up",
+    ):
+        run_in(fresh, "ip", *command.split())
+    program = (
+        "import sys, typer; from controlplane.cli.iptables import register\n"
+        "app = typer.Typer(); app.callback()(lambda: None); register(app)\n"
+        "app(['iptables', '--run-validation', '--probe-timeout', '500ms', *sys.argv[1:]])"
+    )
+
+    without = run_in(fresh, sys.executable, "-c", program, "--skip-rule-apply", check=False)
+    assert without.returncode == 1
+    assert without.stderr.startswith("pylot iptables: validation failed: a connection to 10.44.0.2")
+
+    loaded = run_in(fresh, sys.executable, "-c", program, "-b", "*", "-i", "*", check=False)
+    assert loaded.returncode == 0, loaded.stderr
+    assert "capture works: a connection to 10.44.0.2 arrived" in loaded.stdout
+
+
 class FailingHost(Shell):
     """Loads IPv4 and refuses IPv6, at the last moment."""
 

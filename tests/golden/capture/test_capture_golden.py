@@ -1,8 +1,8 @@
 """The rules of each flag, and of the combinations that interact, for both families.
 
 Each `<name>.txt` is what `pylot iptables <arguments> --dry-run` prints. The file pins every rule
-and the order; the lines beside the arguments here are written by hand, from what istio-iptables makes
-of the same flags, and hold whatever the file says. PYLOT_REWRITE_GOLDEN=1 writes the files anew.
+and the order; the lines beside the arguments here are written by hand, from what istio-iptables
+makes of the same flags, and hold whatever the file says. PYLOT_REWRITE_GOLDEN=1 writes the files.
 """
 
 import os
