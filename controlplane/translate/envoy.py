@@ -13,12 +13,14 @@ from typing import Any
 from envoy.config.accesslog.v3.accesslog_pb2 import AccessLog, AccessLogFilter, ResponseFlagFilter
 from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
 from envoy.config.cluster.v3.cluster_pb2 import Cluster, UpstreamConnectionOptions
+from envoy.config.cluster.v3.filter_pb2 import Filter as ClusterFilter
 from envoy.config.cluster.v3.outlier_detection_pb2 import OutlierDetection
 from envoy.config.core.v3.address_pb2 import (
     Address,
     BindConfig,
     CidrRange,
     ExtraSourceAddress,
+    Pipe,
     SocketAddress,
     TcpKeepalive,
 )
@@ -30,6 +32,7 @@ from envoy.config.core.v3.base_pb2 import (
     Locality,
     Metadata,
     Node,
+    RuntimeDouble,
     RuntimeFractionalPercent,
     TransportSocket,
 )
@@ -46,6 +49,7 @@ from envoy.config.core.v3.protocol_pb2 import (
     HttpProtocolOptions,
     UpstreamHttpProtocolOptions,
 )
+from envoy.config.core.v3.proxy_protocol_pb2 import ProxyProtocolConfig
 from envoy.config.core.v3.substitution_format_string_pb2 import (
     JsonFormatOptions,
     SubstitutionFormatString,
@@ -103,6 +107,9 @@ from envoy.extensions.request_id.uuid.v3.uuid_pb2 import UuidRequestIdConfig
 from envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2 import PreviousHostsPredicate
 from envoy.extensions.retry.priority.previous_priorities.v3.previous_priorities_config_pb2 import (
     PreviousPrioritiesConfig,
+)
+from envoy.extensions.transport_sockets.proxy_protocol.v3.upstream_proxy_protocol_pb2 import (
+    ProxyProtocolUpstreamTransport,
 )
 from envoy.extensions.transport_sockets.raw_buffer.v3.raw_buffer_pb2 import RawBuffer
 from envoy.extensions.transport_sockets.tls.v3.common_pb2 import (
