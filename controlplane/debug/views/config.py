@@ -8,13 +8,15 @@ from functools import partial
 from typing import Any, Final
 
 from controlplane.debug.render import builtins
-from controlplane.debug.views.kinds import group_version
+from controlplane.debug.views.kinds import shown_kind
 from controlplane.debug.views.request import Rendering, ViewRequest
 from controlplane.model.diagnostics import Diagnostic, order
+from controlplane.model.kinds import Untranslated
 from controlplane.model.meta import Object, ObjectRef, Provenance
 from controlplane.model.snapshot import Snapshot
 
 Findings = Mapping[ObjectRef, list[Diagnostic]]
+CONFIG_FILE: Final = "ConfigFile"
 _METADATA_FIRST: Final = ("name", "namespace")
 
 
@@ -54,7 +56,7 @@ def config_objects(snapshot: Snapshot, diagnostics: Iterable[Diagnostic]) -> lis
         for ref in sorted(by_ref)
     ]
     shown += [
-        _stand_in(kind="ConfigFile", name=file, namespace="", findings=by_file[file])
+        _stand_in(kind=CONFIG_FILE, name=file, namespace="", findings=by_file[file])
         for file in sorted(by_file)
     ]
     return shown
@@ -76,10 +78,12 @@ def _object(
             )
             if value
         }
-    kind = type(item).KIND
+    kind = shown_kind(item.ref.kind)
+    if isinstance(item, Untranslated):
+        fields = fields.get("body", {})
     shown = {
-        "kind": kind,
-        "apiVersion": group_version(kind).api_version,
+        "kind": kind.kind,
+        "apiVersion": kind.api_version,
         "metadata": first | metadata,
         **fields,
     }
@@ -103,9 +107,10 @@ def _stand_in(
     *, kind: str, name: str, namespace: str, findings: list[Diagnostic]
 ) -> dict[str, Any]:
     metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    shown = shown_kind(kind)
     return {
-        "kind": kind,
-        "apiVersion": "pylot/v1" if kind == "ConfigFile" else group_version(kind).api_version,
+        "kind": shown.kind,
+        "apiVersion": "pylot/v1" if kind == CONFIG_FILE else shown.api_version,
         "metadata": metadata,
         "diagnostics": [diagnostic_data(finding) for finding in findings],
     }
@@ -135,7 +140,7 @@ def resourcesz(request: ViewRequest) -> Rendering:
 
 
 def _kinds(kinds: list[str]) -> list[dict[str, str]]:
-    return [{**group_version(kind)._asdict(), "kind": kind} for kind in kinds]
+    return [shown_kind(kind)._asdict() for kind in kinds]
 
 
 def mesh(request: ViewRequest) -> Rendering:

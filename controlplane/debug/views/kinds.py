@@ -1,15 +1,18 @@
-"""Which API group and version a kind has in output."""
+"""How a kind of a reference is written in output: its plain name, group and version."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from controlplane.model.kinds import KINDS, Kind
 
-class GroupVersion(NamedTuple):
-    """An API group (empty for core) and its version."""
+
+class ShownKind(NamedTuple):
+    """An API group (empty for core), the preferred version and the kind."""
 
     group: str
     version: str
+    kind: str
 
     @property
     def api_version(self) -> str:
@@ -17,29 +20,22 @@ class GroupVersion(NamedTuple):
         return f"{self.group}/{self.version}" if self.group else self.version
 
 
-_GROUPS: Final = {
-    GroupVersion("", "v1"): "Namespace Node Pod Service Endpoints Secret ConfigMap",
-    GroupVersion("discovery.k8s.io", "v1"): "EndpointSlice",
-    GroupVersion("networking.k8s.io", "v1"): "Ingress IngressClass",
-    GroupVersion("networking.istio.io", "v1"): (
-        "Gateway VirtualService DestinationRule ServiceEntry WorkloadEntry WorkloadGroup Sidecar"
-    ),
-    GroupVersion("networking.istio.io", "v1alpha3"): "EnvoyFilter",
-    GroupVersion("networking.istio.io", "v1beta1"): "ProxyConfig",
-    GroupVersion("security.istio.io", "v1"): (
-        "AuthorizationPolicy PeerAuthentication RequestAuthentication"
-    ),
-    GroupVersion("telemetry.istio.io", "v1"): "Telemetry",
-    GroupVersion("extensions.istio.io", "v1alpha1"): "WasmPlugin",
-    GroupVersion("gateway.networking.k8s.io", "v1"): (
-        "GatewayClass HTTPRoute GRPCRoute BackendTLSPolicy"
-    ),
-    GroupVersion("gateway.networking.k8s.io", "v1beta1"): "ReferenceGrant",
-    GroupVersion("gateway.networking.k8s.io", "v1alpha2"): "TCPRoute TLSRoute UDPRoute",
-}
-_BY_KIND: Final = {kind: group for group, kinds in _GROUPS.items() for kind in kinds.split()}
+def _first_of_each() -> dict[str, Kind]:
+    found: dict[str, Kind] = {}
+    for row in KINDS.values():
+        # References spell a kind without its group only for the first group that has it.
+        found.setdefault(row.kind, row)
+    return found
 
 
-def group_version(kind: str) -> GroupVersion:
-    """Return the group and version that a kind is shown with; core v1 when it is unknown."""
-    return _BY_KIND.get(kind, GroupVersion("", "v1"))
+_BY_KIND: Final = _first_of_each()
+
+
+def shown_kind(kind: str) -> ShownKind:
+    """Return how the kind of an ObjectRef (`Gateway`, `Gateway.GROUP`) is shown.
+
+    A kind that is in no table is shown as core v1.
+    """
+    name, _, group = kind.partition(".")
+    row = KINDS.get((group, name)) if group else _BY_KIND.get(name)
+    return ShownKind(row.group, row.versions[0], name) if row else ShownKind(group, "v1", name)
