@@ -200,12 +200,10 @@ def test_iptables_legacy_is_served_too(fresh: str) -> None:
 
 
 def test_validation_sees_whether_capture_works(fresh: str) -> None:
-    for command in (
-        "link add eth0 type dummy",
-        "addr add 10.44.0.2/24 dev eth0",
-        "link set eth0 up",
-    ):
-        run_in(fresh, "ip", *command.split())
+    run_in(fresh, *"ip link add eth0 type veth peer name eth9".split())
+    run_in(fresh, *"ip addr add 10.44.0.2/24 dev eth0".split())
+    run_in(fresh, *"ip link set eth0 up".split())
+    run_in(fresh, *"ip link set eth9 up".split())
     program = (
         "import sys, typer; from controlplane.cli.iptables import register\n"
         "app = typer.Typer(); app.callback()(lambda: None); register(app)\n"
