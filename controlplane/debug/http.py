@@ -24,6 +24,7 @@ from controlplane.debug.views.request import ViewRequest
 from controlplane.errors import OutsideError
 
 CONTEXT: Final = web.AppKey("context", DebugContext)
+IDENTITY: Final = web.RequestKey("identity", Identity)
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -76,7 +77,7 @@ async def _doors(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not request.path.startswith("/debug"):
         return await handler(request)
     try:
-        request["identity"] = await request.app[CONTEXT].doors.admit(
+        request[IDENTITY] = await request.app[CONTEXT].doors.admit(
             peer=_peer(request),
             host=request.headers.get("Host", ""),
             authorization=request.headers.get("Authorization", ""),
@@ -96,13 +97,13 @@ def _peer(request: web.Request) -> str:
 
 
 async def _index(request: web.Request) -> web.Response:
-    permit(request["identity"], "index", None)
+    permit(request[IDENTITY], "index", None)
     text = table.index(_view_request(request))
     return web.Response(text=text, content_type="text/html", headers=_HEADERS)
 
 
 async def _list(request: web.Request) -> web.Response:
-    permit(request["identity"], "list", None)
+    permit(request[IDENTITY], "list", None)
     return await _json(request, table.names)
 
 
@@ -112,7 +113,7 @@ async def _page(request: web.Request) -> web.Response:
     if page is None:
         raise ViewError(404, f"there is no /debug/{name}; /debug/list names what there is")
     asked = _view_request(request)
-    identity: Identity = request["identity"]
+    identity = request[IDENTITY]
     if not identity.privileged:
         permit(identity, name, _proxy_namespace(asked))
     return await _json(request, page.view(asked))

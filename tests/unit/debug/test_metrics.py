@@ -1,0 +1,79 @@
+"""Metrics under istiod's names."""
+
+from __future__ import annotations
+
+from controlplane.debug.metrics import Metrics
+from controlplane.model.diagnostics import Diagnostic, Level
+from tests.unit.debug.conftest import CDS, RDS, make_snapshot
+
+
+def lines(metrics: Metrics) -> list[str]:
+    """The text format without comments."""
+    return [line for line in metrics.render().decode().splitlines() if not line.startswith("#")]
+
+
+def test_streams_pushes_and_rejections_are_counted() -> None:
+    metrics = Metrics(version="1.2.3")
+    metrics.connected()
+    metrics.connected()
+    metrics.disconnected()
+    metrics.pushed(CDS, 2_000, 0.002)
+    metrics.rejected(RDS)
+    metrics.rejecting({RDS: 3})
+    metrics.expired_nonce(RDS)
+    metrics.acked(0.02)
+    metrics.updated("eds")
+    metrics.triggered("endpoint")
+    shown = lines(metrics)
+    for line in (
+        'pilot_info{version="1.2.3"} 1.0',
+        'pilot_xds{version="1.2.3"} 1.0',
+        'pilot_xds_pushes{type="cds"} 1.0',
+        'pilot_xds_config_size_bytes_bucket{le="10000.0",type="cds"} 1.0',
+        'pilot_total_xds_rejects{type="rds"} 1.0',
+        "pilot_xds_rds_reject 3.0",
+        "pilot_xds_cds_reject 0.0",
+        'pilot_xds_expired_nonce{type="rds"} 1.0',
+        "pilot_proxy_convergence_time_count 1.0",
+        'pilot_inbound_updates{type="eds"} 1.0',
+        'pilot_push_triggers{type="endpoint"} 1.0',
+    ):
+        assert line in shown
+
+
+def test_snapshot_sets_the_gauges() -> None:
+    metrics = Metrics(version="1")
+    broken = Diagnostic(level=Level.ERROR, code="X", message="m", file="a.yaml", line=1)
+    metrics.published(make_snapshot(diagnostics=(broken,)))
+    shown = lines(metrics)
+    assert "pilot_services 1.0" in shown
+    assert "pilot_virt_services 0.0" in shown
+    assert "pilot_eds_no_instances 1.0" in shown
+    assert 'pylot_config_errors{level="Error"} 1.0' in shown
+
+
+def test_uptime_follows_the_clock() -> None:
+    now = 100.0
+    metrics = Metrics(version="1", clock=lambda: now)
+    now = 142.0
+    assert "istiod_uptime_seconds 42.0" in lines(metrics)
+
+
+def test_type_url_of_a_client_never_becomes_a_label() -> None:
+    metrics = Metrics(version="1")
+    for number in range(3):
+        metrics.rejected(f"type.googleapis.com/invented.{number}")
+    found = [line for line in lines(metrics) if line.startswith("pilot_total_xds_rejects")]
+    assert found == ['pilot_total_xds_rejects{type="other"} 3.0']
+
+
+def test_two_instances_share_nothing() -> None:
+    first, second = Metrics(version="1"), Metrics(version="1")
+    first.connected()
+    assert 'pilot_xds{version="1"} 0.0' in lines(second)
+
+
+def test_process_and_garbage_collector_are_shown() -> None:
+    text = Metrics(version="1").render().decode()
+    assert "process_resident_memory_bytes" in text
+    assert "python_gc_collections_total" in text
