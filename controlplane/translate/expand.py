@@ -33,5 +33,16 @@ def expand(resource: Resource) -> dict[str, Any]:
 
 def to_data(message: Any) -> dict[str, Any]:
     """Return any protobuf message as JSON data."""
-    data: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    data: dict[str, Any] = _plain(
+        json_format.MessageToDict(message, preserving_proto_field_name=True)
+    )
     return data
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON data with ordinary dicts: protobuf makes an OrderedDict of an Any."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
