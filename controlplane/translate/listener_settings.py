@@ -58,7 +58,7 @@ def fallthrough_cluster(mesh: MeshConfig) -> ClusterName:
     if policy.mode == "REGISTRY_ONLY":
         return BLACK_HOLE_CLUSTER
     proxy = policy.egress_proxy
-    if proxy is None:
+    if proxy is None or not proxy.host:
         return PASSTHROUGH_CLUSTER
     number = proxy.port.get("number") if proxy.port is not None else 0
     return outbound_cluster(number if isinstance(number, int) else 0, proxy.subset, proxy.host)
