@@ -32,7 +32,7 @@ app.command(name="proxy-status")(proxy_status.proxy_status)
 app.command(name="ps", hidden=True)(proxy_status.proxy_status)
 app.add_typer(proxy_config.app, name="proxy-config")
 app.add_typer(proxy_config.app, name="pc", hidden=True)
-app.command()(iptables.iptables)
+iptables.register(app)
 app.command()(demo.demo)
 
 
