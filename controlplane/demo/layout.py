@@ -90,7 +90,7 @@ class Layout(Model):
         ports = {FILE_SERVICE_PORT: self.service_port, FILE_GATEWAY_PORT: self.gateway_port}
         pattern = rf"\b({'|'.join(map(str, ports))})\b"
         text = re.sub(pattern, lambda found: str(ports[int(found[1])]), text)
-        return re.sub(rf"{re.escape(FILE_PREFIX)}(1[0-6])\b", rf"{self.prefix}\g<1>", text)
+        return re.sub(rf"{re.escape(FILE_PREFIX)}(\d\d)\b", rf"{self.prefix}\g<1>", text)
 
 
 def bookinfo_directory() -> Path:
