@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 
 Pod = Annotated[
-    str, typer.Argument(metavar="[POD[.NAMESPACE]]", help="Ask the control plane about this proxy.")
+    str, typer.Argument(metavar="POD[.NAMESPACE]", help="Ask the control plane about this proxy.")
 ]
 File = Annotated[
     str, typer.Option("--file", "-f", help="A saved config dump; - is standard input.")

@@ -29,7 +29,7 @@ Status = Mapping[str, Any]
 
 def proxy_status(
     pod: Annotated[
-        str, typer.Argument(metavar="[POD[.NAMESPACE]]", help="Show this proxy in detail.")
+        str, typer.Argument(metavar="POD[.NAMESPACE]", help="Show this proxy in detail.")
     ] = "",
     control_plane: Annotated[
         str,

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from controlplane.ads.status import ConnectionStatus, ServingStatus
 from controlplane.debug.auth import Doors
+from controlplane.debug.metrics import Metrics
 from controlplane.errors import PylotError
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.snapshot import Snapshot
@@ -65,15 +66,15 @@ def _nothing() -> tuple[Resource, ...]:
 class DebugContext:
     """Everything the HTTP side reads.
 
-    `cached` lists the resources that translation keeps in memory; `metrics` renders Prometheus'
-    text. All callables are called on the event loop and must return at once.
+    `cached` lists the resources that translation keeps in memory. All callables are
+    called on the event loop and must return at once.
     """
 
     snapshot: Callable[[], Snapshot]
     serving: Callable[[], ServingStatus]
     generator: ResourceGenerator
     ready: Callable[[], Readiness]
-    metrics: Callable[[], bytes]
+    metrics: Metrics
     doors: Doors
     cached: Callable[[], Iterable[Resource]] = _nothing
     cluster_id: str = "Kubernetes"

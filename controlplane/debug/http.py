@@ -154,7 +154,9 @@ async def _ready(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    body = request.app[CONTEXT].metrics()
+    context = request.app[CONTEXT]
+    context.metrics.rejecting(context.serving())
+    body = context.metrics.render()
     return web.Response(body=body, headers={**_HEADERS, "Content-Type": METRICS_TYPE})
 
 

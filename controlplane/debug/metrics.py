@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter as Counts
 from collections.abc import Callable
 from typing import Final
 
@@ -23,6 +24,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from controlplane.ads.status import ServingStatus
 from controlplane.model.snapshot import Snapshot
 from controlplane.translate.resources import ResourceType
 
@@ -36,6 +38,9 @@ _SHORT: Final = {
     "type.googleapis.com/istio.networking.nds.v1.NameTable": "nds",
 }
 OTHER: Final = "other"
+TRIGGERS: Final = frozenset(
+    {"config", "endpoint", "endpoints", "full", "mesh", "namespace", "proxy", "secret", "service"}
+)
 _CREATED: Final = re.compile(r"^(?:# (?:HELP|TYPE) )?\w+_created[ {]")
 
 # Seconds. istiod's buckets, with finer ones below 100 ms, where our pushes are.
@@ -148,12 +153,13 @@ class Metrics:
         """A stream has ended."""
         self._connected.labels(version=self._version).dec()
 
-    def pushed(self, type_url: str, size: int, seconds: float) -> None:
-        """A response of `size` bytes was made and sent in `seconds`."""
+    def pushed(self, type_url: str, size: int, seconds: float | None = None) -> None:
+        """A response of `size` bytes was sent; `seconds` is what making it took, if known."""
         short = short_type(type_url)
         self._pushes.labels(type=short).inc()
         self._size.labels(type=short).observe(size)
-        self._push_time.labels(type=short).observe(seconds)
+        if seconds is not None:
+            self._push_time.labels(type=short).observe(seconds)
 
     def acked(self, seconds: float) -> None:
         """A proxy has acknowledged a change, `seconds` after it happened."""
@@ -163,11 +169,16 @@ class Metrics:
         """A proxy has refused a response."""
         self._rejects.labels(type=short_type(type_url)).inc()
 
-    def rejecting(self, proxies: dict[str, int]) -> None:
-        """How many proxies refuse something now, by type URL; absent types refuse nothing."""
-        counts = {short_type(url): count for url, count in proxies.items()}
+    def rejecting(self, serving: ServingStatus) -> None:
+        """How many proxies refuse something now, by type."""
+        counts = Counts(
+            short_type(url)
+            for connection in serving.connections
+            for url, watch in connection.watches.items()
+            if watch.rejections
+        )
         for short, gauge in self._rejecting.items():
-            gauge.set(counts.get(short, 0))
+            gauge.set(counts[short])
 
     def expired_nonce(self, type_url: str) -> None:
         """A request answered a response that is not the newest."""
@@ -182,8 +193,8 @@ class Metrics:
         self._inbound.labels(type=kind).inc()
 
     def triggered(self, reason: str) -> None:
-        """A push was caused by `config`, `endpoint`, `service`, `mesh` or `proxy`."""
-        self._triggers.labels(type=reason).inc()
+        """A push was caused by one of `TRIGGERS`; anything else counts as `other`."""
+        self._triggers.labels(type=reason if reason in TRIGGERS else OTHER).inc()
 
     def debounced(self, seconds: float) -> None:
         """A change waited this long for others before it was published."""

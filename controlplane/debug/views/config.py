@@ -17,6 +17,7 @@ from controlplane.model.snapshot import Snapshot
 
 Findings = Mapping[ObjectRef, list[Diagnostic]]
 CONFIG_FILE: Final = "ConfigFile"
+CONTROL_PLANE: Final = "ControlPlane"
 _METADATA_FIRST: Final = ("name", "namespace")
 
 
@@ -24,7 +25,8 @@ def configz(request: ViewRequest) -> Rendering:
     """Every object as Kubernetes writes it, with `provenance` and `diagnostics` added.
 
     A finding about an object that was refused, or about a file that cannot be read, has an
-    entry of its own (kind of the object, or `ConfigFile`), so that no finding is invisible.
+    entry of its own, so that no finding is invisible: of the object's kind, `ConfigFile`, or
+    `ControlPlane` when neither is known.
     """
     diagnostics = {
         *request.snapshot.diagnostics,
@@ -56,7 +58,12 @@ def config_objects(snapshot: Snapshot, diagnostics: Iterable[Diagnostic]) -> lis
         for ref in sorted(by_ref)
     ]
     shown += [
-        _stand_in(kind=CONFIG_FILE, name=file, namespace="", findings=by_file[file])
+        _stand_in(
+            kind=CONFIG_FILE if file else CONTROL_PLANE,
+            name=file or "mesh",
+            namespace="",
+            findings=by_file[file],
+        )
         for file in sorted(by_file)
     ]
     return shown
@@ -89,7 +96,7 @@ def _object(
     }
     if provenance is not None:
         shown["provenance"] = _provenance(provenance)
-    shown["diagnostics"] = [diagnostic_data(finding) for finding in findings]
+    shown["diagnostics"] = [diagnostic_data(finding, provenance) for finding in findings]
     return shown
 
 
@@ -110,14 +117,17 @@ def _stand_in(
     shown = shown_kind(kind)
     return {
         "kind": shown.kind,
-        "apiVersion": "pylot/v1" if kind == CONFIG_FILE else shown.api_version,
+        "apiVersion": "pylot/v1" if kind in (CONFIG_FILE, CONTROL_PLANE) else shown.api_version,
         "metadata": metadata,
         "diagnostics": [diagnostic_data(finding) for finding in findings],
     }
 
 
-def diagnostic_data(diagnostic: Diagnostic) -> dict[str, Any]:
-    """Return one finding; what it does not know is left out."""
+def diagnostic_data(diagnostic: Diagnostic, provenance: Provenance | None = None) -> dict[str, Any]:
+    """Return one finding; what it does not know is left out.
+
+    A finding of translation knows no file: it gets that of the object (`provenance`).
+    """
     data: dict[str, Any] = {
         "code": diagnostic.code,
         "level": diagnostic.level.value,
@@ -130,6 +140,9 @@ def diagnostic_data(diagnostic: Diagnostic) -> dict[str, Any]:
     if diagnostic.file:
         data["file"] = diagnostic.file
         data["line"] = diagnostic.line
+    elif provenance is not None and provenance.file:
+        data["file"] = provenance.file
+        data["line"] = provenance.line
     return data
 
 

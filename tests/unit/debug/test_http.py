@@ -35,13 +35,12 @@ def context(
     ready: Readiness = READY,
 ) -> DebugContext:
     """A context around fixed values."""
-    metrics = Metrics(version="0.1.0")
     return DebugContext(
         snapshot=lambda: snapshot or make_snapshot("10.0.0.1"),
         serving=lambda: serving or ServingStatus(),
         generator=OneServiceGenerator(),
         ready=lambda: ready,
-        metrics=metrics.render,
+        metrics=Metrics(version="0.1.0"),
         doors=doors or Doors(),
     )
 
@@ -125,15 +124,16 @@ async def test_ready_says_what_is_missing_and_what_is_forbidden() -> None:
         assert (await caller.get("/ready"))[:2] == (200, "ready\n")
 
 
-async def test_monitoring_has_metrics_version_and_debug() -> None:
-    async with serving_at(monitoring_app(context())) as caller:
+async def test_monitoring_has_metrics_version_and_debug(serving: ServingStatus) -> None:
+    async with serving_at(monitoring_app(context(serving=serving))) as caller:
         status, text, headers = await caller.get("/metrics")
         assert status == 200
         assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
         assert 'pilot_info{version="0.1.0"} 1.0' in text
+        assert "pilot_xds_rds_reject 1.0" in text
         status, text, _ = await caller.get("/version")
         assert '"version":"0.1.0"' in text
-        assert (await caller.get("/debug/syncz"))[:2] == (200, "[]\n")
+        assert (await caller.get("/debug/syncz"))[0] == 200
         assert (await caller.get("/ready"))[0] == 404
 
 

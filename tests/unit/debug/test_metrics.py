@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from controlplane.ads import types
+from controlplane.ads.status import ServingStatus
+from controlplane.ads.types import Send
 from controlplane.debug.metrics import Metrics
+from controlplane.debug.reporter import MetricsReporter
 from controlplane.model.diagnostics import Diagnostic, Level
-from tests.unit.debug.conftest import CDS, RDS, make_snapshot
+from controlplane.model.snapshot import Snapshot
+from tests.unit.debug.conftest import CDS, RDS, connection, make_snapshot
 
 
 def lines(metrics: Metrics) -> list[str]:
@@ -12,14 +17,14 @@ def lines(metrics: Metrics) -> list[str]:
     return [line for line in metrics.render().decode().splitlines() if not line.startswith("#")]
 
 
-def test_streams_pushes_and_rejections_are_counted() -> None:
+def test_streams_pushes_and_rejections_are_counted(serving: ServingStatus) -> None:
     metrics = Metrics(version="1.2.3")
     metrics.connected()
     metrics.connected()
     metrics.disconnected()
     metrics.pushed(CDS, 2_000, 0.002)
     metrics.rejected(RDS)
-    metrics.rejecting({RDS: 3})
+    metrics.rejecting(serving)
     metrics.expired_nonce(RDS)
     metrics.acked(0.02)
     metrics.updated("eds")
@@ -31,7 +36,7 @@ def test_streams_pushes_and_rejections_are_counted() -> None:
         'pilot_xds_pushes{type="cds"} 1.0',
         'pilot_xds_config_size_bytes_bucket{le="10000.0",type="cds"} 1.0',
         'pilot_total_xds_rejects{type="rds"} 1.0',
-        "pilot_xds_rds_reject 3.0",
+        "pilot_xds_rds_reject 1.0",
         "pilot_xds_cds_reject 0.0",
         'pilot_xds_expired_nonce{type="rds"} 1.0',
         "pilot_proxy_convergence_time_count 1.0",
@@ -77,3 +82,31 @@ def test_process_and_garbage_collector_are_shown() -> None:
     text = Metrics(version="1").render().decode()
     assert "process_resident_memory_bytes" in text
     assert "python_gc_collections_total" in text
+
+
+def test_engine_is_counted_through_its_reporter(snapshot: Snapshot) -> None:
+    metrics = Metrics(version="1")
+    reporter = MetricsReporter(metrics)
+    proxy = connection("a.default", "10.0.0.1", snapshot).proxy
+    reporter.connected("a.default-1", proxy, delta=False)
+    send = Send(types.CDS, types.Nonce("n"), types.Version("v"), b"x" * 20_000, ("c",))
+    reporter.sent("a.default-1", send)
+    reporter.acknowledged("a.default-1", types.CDS, version="v", seconds=0.03)
+    reporter.rejected("a.default-1", types.RDS, message="no", suspects=(), culprits=())
+    reporter.stale("a.default-1", types.RDS)
+    reporter.published(push=1, classes=1, streams=1, reason="config")
+    reporter.published(push=2, classes=1, streams=1, reason="whatever a caller says")
+    shown = lines(metrics)
+    for line in (
+        'pilot_xds{version="1"} 1.0',
+        'pilot_xds_pushes{type="cds"} 1.0',
+        'pilot_xds_config_size_bytes_sum{type="cds"} 20000.0',
+        'pilot_proxy_convergence_time_bucket{le="0.05"} 1.0',
+        'pilot_total_xds_rejects{type="rds"} 1.0',
+        'pilot_xds_expired_nonce{type="rds"} 1.0',
+        'pilot_push_triggers{type="config"} 1.0',
+        'pilot_push_triggers{type="other"} 1.0',
+    ):
+        assert line in shown
+    reporter.disconnected("a.default-1", reason="closed")
+    assert 'pilot_xds{version="1"} 0.0' in lines(metrics)

@@ -88,6 +88,7 @@ def test_configz_shows_objects_with_origin_and_findings(serving: ServingStatus) 
         {
             "code": "IST0106", "level": "Error", "message": "no",
             "origin": "Service default/reviews", "field": "spec.ports[0]",
+            "file": "mesh/reviews.yaml", "line": 3,
         }
     ]  # fmt: skip
 
@@ -112,6 +113,13 @@ def test_configz_shows_a_file_that_cannot_be_read_and_marks_its_last_good_conten
     assert file["kind"] == "ConfigFile"
     assert file["metadata"] == {"name": "mesh/reviews.yaml"}
     assert file["diagnostics"][0]["line"] == 9
+
+
+def test_configz_shows_a_rejection_whose_object_is_unknown() -> None:
+    finding = Diagnostic(level=Level.ERROR, code="RejectedByEnvoy", message="cluster 'x'")
+    (shown,) = data(config.configz(ask(Snapshot(), ServingStatus(diagnostics=(finding,)))))
+    assert (shown["kind"], shown["metadata"]["name"]) == ("ControlPlane", "mesh")
+    assert shown["diagnostics"][0]["code"] == "RejectedByEnvoy"
 
 
 def test_configz_shows_a_kind_without_translation_under_its_own_group() -> None:
