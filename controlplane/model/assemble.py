@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, TypeVar
 from controlplane.model.base import FrozenDict
 from controlplane.model.conversion import from_kubernetes, from_service_entry
 from controlplane.model.core import KubernetesService
+from controlplane.model.destination_rules import DestinationRules
 from controlplane.model.diagnostics import Diagnostic, Level, order
 from controlplane.model.endpoints import (
     NOTHING,
@@ -28,6 +29,7 @@ from controlplane.model.names import Host
 from controlplane.model.service_entry import ServiceEntry
 from controlplane.model.services import NO_ENDPOINTS, Endpoint, Service, ServiceEndpoints
 from controlplane.model.snapshot import EMPTY, ServiceTarget, Snapshot
+from controlplane.model.virtual_services import VirtualServices
 
 ObjectT = TypeVar("ObjectT", bound=Object)
 K = TypeVar("K")
@@ -121,6 +123,9 @@ class Assembler:
         """Return the snapshot of everything applied so far."""
         self._remake()
         groups, last = self._groups, self._last
+        same_mesh = last.mesh == self._mesh and last.domain == self._domain
+        virtual_services = _aged(groups.virtual_services, last.virtual_services)
+        destination_rules = _aged(groups.destination_rules, last.destination_rules)
         made = Snapshot(
             mesh=last.mesh if last.mesh == self._mesh else self._mesh,
             domain=self._domain,
@@ -128,8 +133,19 @@ class Assembler:
             service_by_host=self._keep(self._service_by_host, last.service_by_host, "services"),
             endpoints=self._keep(self._endpoints, last.endpoints, "endpoints"),
             targets_by_ip=self._keep(self._targets_by_ip, last.targets_by_ip, "targets_by_ip"),
-            virtual_services=_aged(groups.virtual_services, last.virtual_services),
-            destination_rules=_aged(groups.destination_rules, last.destination_rules),
+            virtual_services=virtual_services,
+            destination_rules=destination_rules,
+            rules=last.rules
+            if same_mesh and destination_rules is last.destination_rules
+            else DestinationRules.build(destination_rules, self._mesh, self._domain),
+            routing=last.routing
+            if same_mesh and virtual_services is last.virtual_services
+            else VirtualServices.build(
+                virtual_services,
+                self._mesh,
+                self._domain,
+                previous=last.routing if same_mesh else None,
+            ),
             gateways=_aged(groups.gateways, last.gateways),
             pods_by_ip=self._keep(groups.pods_by_ip, last.pods_by_ip, "pods_by_ip"),
             namespaces=self._keep(groups.namespaces, last.namespaces, "namespaces"),

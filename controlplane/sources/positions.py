@@ -185,7 +185,6 @@ def yaml_documents(text: str) -> Iterator[Document]:
     Raises UnreadableError at the first place that is not YAML, after the documents before it.
     """
     builder = _Builder()
-    event: Any  # the stubs leave open whether events have marks; libyaml's always do
     try:
         for event in yaml.parse(text, yaml.CSafeLoader):
             match event:
@@ -202,12 +201,13 @@ def yaml_documents(text: str) -> Iterator[Document]:
                 case yaml.DocumentStartEvent():
                     builder = _Builder()
                 case yaml.DocumentEndEvent():
-                    value, tree = builder.result or (None, Tree(event.start_mark.line + 1))
+                    mark: Any = event.start_mark  # open in the stubs, always there
+                    value, tree = builder.result or (None, Tree(mark.line + 1))
                     yield Document(value, tree, tuple(builder.problems))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        place = error.problem_mark or error.context_mark
         reason = error.problem or error.context or "not YAML"
-        raise UnreadableError(1 if mark is None else mark.line + 1, reason) from None
+        raise UnreadableError(1 if place is None else place.line + 1, reason) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else 1
         raise UnreadableError(line, str(error.reason)) from None
