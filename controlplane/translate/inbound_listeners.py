@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from controlplane.model.base import Model
+from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.meta import ObjectRef
 from controlplane.model.names import (
     BLACK_HOLE_CLUSTER,
@@ -48,6 +49,7 @@ from controlplane.translate.inbound_chains import (
 )
 from controlplane.translate.inbound_route import inbound_route
 from controlplane.translate.listener_settings import (
+    UNUSABLE,
     ListenerSettings,
     listener_settings,
     reserved_ports,
@@ -92,6 +94,7 @@ class VirtualInboundInput(Model):
     settings: ListenerSettings
     retries: HTTPRetry | None = None
     trust_domains: tuple[str, ...] = ()
+    left_out: tuple[Diagnostic, ...] = ()  # ports that belong to the proxy itself
 
 
 def virtual_inbound_input(snapshot: Snapshot, cls: InboundClass) -> VirtualInboundInput | None:
@@ -100,22 +103,20 @@ def virtual_inbound_input(snapshot: Snapshot, cls: InboundClass) -> VirtualInbou
         return None
     mesh = snapshot.mesh
     reserved = reserved_ports(mesh)
+    ports = [_inbound_port(snapshot, target) for target in cls.targets]
     mode = MutualTls.PERMISSIVE if cls.serves_secrets else MutualTls.DISABLE
     return VirtualInboundInput(
         address="::" if cls.ipv6 and not cls.ipv4 else "0.0.0.0",
         port=mesh.proxy_inbound_listen_port,
         transparent=cls.interception_mode == "TPROXY",
-        ports=tuple(
-            _inbound_port(snapshot, target)
-            for target in cls.targets
-            if target.target_port not in reserved
-        ),
+        ports=tuple(port for port in ports if port.target.target_port not in reserved),
         mode=mode,
         settings=listener_settings(mesh, cls),
         retries=mesh.default_inbound_http_retry_policy,
         trust_domains=(mesh.trust_domain, *mesh.trust_domain_aliases)
         if mode is MutualTls.PERMISSIVE
         else (),
+        left_out=tuple(_left_out(port) for port in ports if port.target.target_port in reserved),
     )
 
 
@@ -156,7 +157,8 @@ def build_virtual_inbound(value: VirtualInboundInput) -> Translated:
             serialise(listener),
             clusters=frozenset({BLACK_HOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER, *clusters}),
             origins=tuple(origins),
-        )
+        ),
+        value.left_out,
     )
 
 
@@ -170,6 +172,16 @@ def _inbound_port(snapshot: Snapshot, target: InboundTarget) -> InboundPort:
         target=target,
         ref=service.ref,
         field=f"spec.ports[{numbers.index(target.service_port)}]" if known else "",
+    )
+
+
+def _left_out(port: InboundPort) -> Diagnostic:
+    return Diagnostic(
+        level=Level.WARNING,
+        code=UNUSABLE,
+        message=f"target port {port.target.target_port} belongs to the proxy itself",
+        ref=port.ref,
+        field=port.field,
     )
 
 

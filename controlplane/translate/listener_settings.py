@@ -22,6 +22,8 @@ from controlplane.translate.scope import InboundClass, OutboundClass
 
 STATUS_PORT: Final = 15021
 PROMETHEUS_PORT: Final = 15090
+UNUSABLE: Final = "PortWithoutListener"
+"""Code of the diagnostic of a port on which a proxy cannot listen."""
 
 
 class ListenerSettings(Model):

@@ -22,6 +22,7 @@ from controlplane.translate.listener_addresses import (
     places,
 )
 from controlplane.translate.listener_settings import (
+    UNUSABLE,
     ListenerSettings,
     fallthrough_cluster,
     listener_settings,
@@ -32,7 +33,6 @@ from controlplane.translate.scope import OutboundClass
 
 HTTP_PROXY_ROUTE: Final = "http_proxy"
 CONFLICT: Final = "OutboundListenerConflict"
-UNUSABLE: Final = "PortWithoutListener"
 FIRST_UNPRIVILEGED_PORT: Final = 1024
 
 _TLS: Final = (Protocol.TLS, Protocol.HTTPS)
