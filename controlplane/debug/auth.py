@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from controlplane.errors import PylotError
+from controlplane.errors import PylotError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +128,20 @@ class Doors:
             "callers from other machines need a bearer token, and this control plane knows none: "
             "start it with --debug-token-file FILE or, in a lab, --debug-insecure"
         )
+
+
+def make_doors(
+    token_file: Path | None, *, insecure: bool = False, others: Sequence[Authenticator] = ()
+) -> Doors:
+    """Return the doors that the settings ask for; `others` know other tokens, as Kubernetes does.
+
+    Raises UsageError when the token file is not there at the start.
+    """
+    if token_file is None:
+        return Doors(authenticators=tuple(others), insecure=insecure)
+    if not token_file.is_file():
+        raise UsageError(f"--debug-token-file: there is no file {token_file}")
+    return Doors(authenticators=(TokenFile(token_file), *others), insecure=insecure)
 
 
 def is_loopback(peer: str) -> bool:

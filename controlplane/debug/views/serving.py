@@ -44,7 +44,9 @@ def sync_state(watch: WatchStatus | None) -> SyncState:
     if watch.rejections:
         return SyncState.REJECTED
     if not watch.nonce_sent:
-        return SyncState.SYNCED if watch.version_acked else SyncState.NOT_SENT
+        # A version that is only acknowledged is what the client brought, perhaps an old one.
+        has_it = watch.version_acked and watch.version_acked == watch.version_sent
+        return SyncState.SYNCED if has_it else SyncState.NOT_SENT
     if watch.nonce_acked == watch.nonce_sent:
         return SyncState.SYNCED
     return SyncState.REJECTED if watch.last_error else SyncState.STALE

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from controlplane.debug.auth import is_loopback, is_own_name
+from controlplane.debug.auth import is_loopback, is_own_name, make_doors
+from controlplane.errors import UsageError
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
@@ -31,3 +34,11 @@ def test_hosts_that_cannot_be_foreign_names(host: str) -> None:
 )
 def test_hosts_that_may_be_foreign_names(host: str) -> None:
     assert not is_own_name(host)
+
+
+def test_token_file_has_to_be_there_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--debug-token-file: there is no file"):
+        make_doors(tmp_path / "token")
+    (tmp_path / "token").write_text("x")
+    assert len(make_doors(tmp_path / "token").authenticators) == 1
+    assert make_doors(None, insecure=True).insecure

@@ -185,7 +185,9 @@ def test_syncz_narrows_to_a_namespace(snapshot: Snapshot, serving: ServingStatus
         (WatchStatus(type_url=LDS, nonce_sent="b", nonce_acked="a"), SyncState.STALE),
         (WatchStatus(type_url=LDS, nonce_sent="b", nonce_acked="b"), SyncState.SYNCED),
         # A reconnected client that already has the version is sent nothing.
-        (WatchStatus(type_url=LDS, version_acked="v"), SyncState.SYNCED),
+        (WatchStatus(type_url=LDS, version_acked="v", version_sent="v"), SyncState.SYNCED),
+        # One that brings an older version has not been sent the new one yet.
+        (WatchStatus(type_url=LDS, version_acked="u"), SyncState.NOT_SENT),
         (
             WatchStatus(type_url=LDS, nonce_sent="b", nonce_acked="a", last_error="no"),
             SyncState.REJECTED,
