@@ -297,9 +297,14 @@ def _config(message: Message) -> str:
 
 
 def _domains(domains: Sequence[str]) -> str:
-    """The domains without their `:PORT` twins; of a long list the first two."""
+    """The domains without their `:PORT` and final-dot twins; of a long list the first two."""
     known = set(domains)
-    shown = [domain for domain in domains if domain.rpartition(":")[0] not in known]
+    shown = [
+        domain
+        for domain in domains
+        if domain.rpartition(":")[0] not in known
+        and not (domain.endswith(".") and domain[:-1] in known)
+    ]
     if len(shown) > _DOMAINS_SHOWN + 1:
         return f"{', '.join(shown[:_DOMAINS_SHOWN])} + {len(shown) - _DOMAINS_SHOWN} more..."
     return ", ".join(shown)
