@@ -125,8 +125,8 @@ def dump() -> dict[str, Any]:
             "virtual_hosts": [
                 {
                     "name": f"{REVIEWS}:9080",
-                    "domains": [REVIEWS, f"{REVIEWS}:9080", f"{REVIEWS}.", "reviews", "reviews:9080",
-                                "reviews.default", "10.96.0.7"],
+                    "domains": [REVIEWS, f"{REVIEWS}:9080", f"{REVIEWS}.", "reviews",
+                                "reviews:9080", "reviews.default", "10.96.0.7"],
                     "routes": [
                         {
                             "match": {"path_separated_prefix": "/api"},
