@@ -173,7 +173,9 @@ def resolve(source: VirtualService, *, mesh: MeshConfig, domain: str) -> Routing
     return RoutingRule(
         ref=source.ref,
         hosts=tuple(
-            dict.fromkeys(Host(resolver.host(host).lower()) for host in spec.hosts if host)
+            dict.fromkeys(
+                Host(resolver.host(host).lower()) for host in spec.hosts if _sayable(host)
+            )
         ),
         gateways=tuple(gateway_key(name, namespace) for name in spec.gateways) or (MESH_GATEWAY,),
         export_to=spec.export_to or mesh.default_virtual_service_export_to,
@@ -181,6 +183,11 @@ def resolve(source: VirtualService, *, mesh: MeshConfig, domain: str) -> Routing
         tls=tuple(resolver.tls(route) for route in spec.tls),
         tcp=tuple(resolver.tcp(route) for route in spec.tcp),
     )
+
+
+def _sayable(host: str) -> bool:
+    """Whether a host can be said in a request at all; Envoy refuses domains with line breaks."""
+    return bool(host) and host.isprintable() and " " not in host
 
 
 class _Resolver:

@@ -115,7 +115,6 @@ def _build(
         message.name = f"{route.name}.{match.name}"
     if match is not None and match.stat_prefix:
         message.stat_prefix = match.stat_prefix
-    add_header_operations(message, header_operations(route.headers))
     _set_action(message, value, field, diagnostics)
     message.decorator.operation = _operation(message, value)
     path = config_path("VirtualService", value.rule.namespace, value.rule.name)
@@ -130,15 +129,27 @@ def _set_action(
     route = value.route
     try:
         if route.redirect is not None:
+            add_header_operations(message, header_operations(route.headers, "headers"))
             set_redirect(message, route.redirect, value.port, tls=value.tls)
         elif route.direct_response is not None:
+            add_header_operations(message, header_operations(route.headers, "headers"))
             set_direct_response(message, route.direct_response)
         else:
             set_route_action(message, route, value.targets, value.mirrors, retries=value.retries)
     except UnexpressibleError as error:
         diagnostics.append(_problem(value.rule, f"{field}.{error.field}", error.reason))
-        message.ClearField("action")
-        message.direct_response.status = 500
+        _answer_500(message)
+
+
+def _answer_500(message: Any) -> None:
+    for field in (
+        "request_headers_to_add",
+        "request_headers_to_remove",
+        "response_headers_to_add",
+        "response_headers_to_remove",
+    ):
+        message.ClearField(field)
+    message.direct_response.status = 500
 
 
 def _set_filters(message: Any, route: HTTPRoute) -> None:

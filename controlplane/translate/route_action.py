@@ -28,7 +28,7 @@ from controlplane.translate.route_headers import (
     fractional_percent,
     header_operations,
 )
-from controlplane.translate.route_match import UnexpressibleError, regex_matcher
+from controlplane.translate.route_match import UnexpressibleError, one_line, regex_matcher
 
 DEFAULT_RETRY_ON: Final = (
     "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
@@ -70,11 +70,12 @@ def set_route_action(
     """
     action = out.route
     set_timeout(action, route.timeout)
-    operations = header_operations(route.headers)
+    operations = header_operations(route.headers, "headers")
+    add_header_operations(out, operations)
     authority = operations.authority
     if route.rewrite is not None:
         _set_rewrite(action, route.rewrite)
-        authority = route.rewrite.authority or authority
+        authority = one_line(route.rewrite.authority, "rewrite.authority") or authority
     if authority:
         action.host_rewrite_literal = authority
     _set_mirrors(action, route, mirrors)
@@ -168,13 +169,13 @@ def set_redirect(out: Any, redirect: HTTPRedirect, port: int, *, tls: bool) -> N
         )
     action = out.redirect
     action.response_code = code
-    action.host_redirect = redirect.authority
+    action.host_redirect = one_line(redirect.authority, "redirect.authority")
     if redirect.prefix_rewrite:
-        action.prefix_rewrite = redirect.prefix_rewrite
+        action.prefix_rewrite = one_line(redirect.prefix_rewrite, "redirect.prefixRewrite")
     elif redirect.uri:
-        action.path_redirect = redirect.uri
+        action.path_redirect = one_line(redirect.uri, "redirect.uri")
     if redirect.scheme:
-        action.scheme_redirect = redirect.scheme
+        action.scheme_redirect = one_line(redirect.scheme, "redirect.scheme")
     if redirect.port is not None:
         action.port_redirect = redirect.port
     elif redirect.derive_port == "FROM_REQUEST_PORT":
@@ -209,7 +210,7 @@ def set_direct_response(out: Any, response: HTTPDirectResponse) -> None:
 def _set_single(out: Any, route: HTTPRoute, target: Target) -> None:
     action = out.route
     action.cluster = target.cluster
-    operations = header_operations(route.route[0].headers)
+    operations = header_operations(route.route[0].headers, "route[0].headers")
     add_header_operations(out, operations)
     # The host that the route sets stands above that of its destination.
     if operations.authority and not action.host_rewrite_literal:
@@ -223,13 +224,13 @@ def _set_weighted(action: Any, route: HTTPRoute, targets: tuple[Target, ...]) ->
         raise UnexpressibleError("route", "there is no destination")
     if not 0 < total <= _MAX_WEIGHT:
         raise UnexpressibleError("route", f"the weights add up to {total}")
-    for destination, target in zip(route.route, targets, strict=True):
+    for index, (destination, target) in enumerate(zip(route.route, targets, strict=True)):
         if destination.weight == 0:
             continue
         entry = action.weighted_clusters.clusters.add()
         entry.name = target.cluster
         entry.weight.value = destination.weight
-        operations = header_operations(destination.headers)
+        operations = header_operations(destination.headers, f"route[{index}].headers")
         add_header_operations(entry, operations)
         if operations.authority:
             entry.host_rewrite_literal = operations.authority
@@ -242,9 +243,11 @@ def _set_rewrite(action: Any, rewrite: HTTPRewrite) -> None:
         action.regex_rewrite.pattern.CopyFrom(
             regex_matcher(regex.match, "rewrite.uriRegexRewrite.match")
         )
-        action.regex_rewrite.substitution = regex.rewrite
+        action.regex_rewrite.substitution = one_line(
+            regex.rewrite, "rewrite.uriRegexRewrite.rewrite"
+        )
     elif rewrite.uri:
-        action.prefix_rewrite = rewrite.uri
+        action.prefix_rewrite = one_line(rewrite.uri, "rewrite.uri")
 
 
 def _set_mirrors(action: Any, route: HTTPRoute, mirrors: tuple[ClusterName, ...]) -> None:

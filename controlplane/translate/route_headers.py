@@ -18,7 +18,7 @@ from controlplane.model.virtual_service import (
     HTTPFaultInjection,
 )
 from controlplane.translate import envoy
-from controlplane.translate.route_match import UnexpressibleError, string_matcher
+from controlplane.translate.route_match import UnexpressibleError, one_line, string_matcher
 
 FAULT_FILTER: Final = "envoy.filters.http.fault"
 CORS_FILTER: Final = "envoy.filters.http.cors"
@@ -45,24 +45,28 @@ class HeaderOperations(NamedTuple):
     authority: str
 
 
-def header_operations(headers: HeaderManipulation | None) -> HeaderOperations:
-    """Return the operations of a route or of a destination; `set` comes before `add`."""
+def header_operations(headers: HeaderManipulation | None, field: str) -> HeaderOperations:
+    """Return the operations of a route or of a destination; `set` comes before `add`.
+
+    Raises UnexpressibleError for a name or value that Envoy refuses; `field` is the path of
+    `headers`.
+    """
     request = headers.request if headers is not None else None
     response = headers.response if headers is not None else None
     authority = ""
     if request is not None:
-        authority = _authority(request.set) or _authority(request.add)
+        authority = one_line(_authority(request.set) or _authority(request.add), f"{field}.request")
     return HeaderOperations(
         request_add=[
-            *_options(request.set if request else None, _OVERWRITE),
-            *_options(request.add if request else None, _APPEND),
+            *_options(request.set if request else None, _OVERWRITE, f"{field}.request.set"),
+            *_options(request.add if request else None, _APPEND, f"{field}.request.add"),
         ],
-        request_remove=_removable(request.remove if request else ()),
+        request_remove=_removable(request.remove if request else (), f"{field}.request.remove"),
         response_add=[
-            *_options(response.set if response else None, _OVERWRITE),
-            *_options(response.add if response else None, _APPEND),
+            *_options(response.set if response else None, _OVERWRITE, f"{field}.response.set"),
+            *_options(response.add if response else None, _APPEND, f"{field}.response.add"),
         ],
-        response_remove=_removable(response.remove if response else ()),
+        response_remove=_removable(response.remove if response else (), f"{field}.response.remove"),
         authority=authority,
     )
 
@@ -141,18 +145,28 @@ def _abort(abort: FaultAbort) -> Any | None:
     return envoy.FaultAbort(grpc_status=status, percentage=percentage)
 
 
-def _options(headers: Headers | None, action: int) -> list[Any]:
+def _options(headers: Headers | None, action: int, field: str) -> list[Any]:
     return [
         envoy.HeaderValueOption(
-            header=envoy.HeaderValue(key=name, value=value), append_action=action
+            header=envoy.HeaderValue(
+                key=one_line(name, field), value=_header_value(value, f"{field}[{name}]")
+            ),
+            append_action=action,
         )
         for name, value in sorted((headers or {}).items())
         if not _is_internal(name)
     ]
 
 
-def _removable(names: tuple[str, ...]) -> list[str]:
-    return [name for name in names if not _is_internal(name)]
+def _header_value(value: str, field: str) -> str:
+    """Return a value that Envoy can format: `%` begins and ends a command, `%%` is a percent."""
+    if value.count("%") % 2:
+        raise UnexpressibleError(field, f"{value!r} has a single %; write %% for a percent sign")
+    return one_line(value, field)
+
+
+def _removable(names: tuple[str, ...], field: str) -> list[str]:
+    return [one_line(name, field) for name in names if not _is_internal(name)]
 
 
 def _is_internal(name: str) -> bool:

@@ -117,6 +117,13 @@ def regex_matcher(text: str, field: str) -> Any:
     return RegexMatcher(regex=text)
 
 
+def one_line(text: str, field: str) -> str:
+    """Return a text that Envoy takes as part of a header; raises UnexpressibleError."""
+    if any(character in text for character in "\0\r\n"):
+        raise UnexpressibleError(field, f"{text!r} is not a single line")
+    return text
+
+
 def regex_problem(text: str) -> str | None:
     """Return why RE2 would refuse an expression, None when nothing speaks against it.
 
@@ -166,6 +173,7 @@ def _header(field: str, name: str, value: StringMatch, *, inverted: bool = False
         raise UnexpressibleError(field, "matching on JWT claims is not supported")
     if not name:
         raise UnexpressibleError(field, "a header needs a name")
+    one_line(name, field)
     if _means_present(value):
         return HeaderMatcher(name=name, present_match=True, invert_match=inverted)
     return HeaderMatcher(

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import structs
-
-from controlplane.model.destination_rules import DestinationRules
-from controlplane.model.virtual_services import VirtualServices
 from controlplane.translate.resources import Translated
 from controlplane.translate.routes import join_route, route_input
 from controlplane.translate.virtual_hosts import build_virtual_host
@@ -16,16 +12,7 @@ from tests.golden.support import Case
 
 def translate(case: Case, name: str) -> Translated:
     """Return the route configuration that the case's proxy gets for a name."""
-    snapshot = structs.replace(
-        case.snapshot,
-        routing=VirtualServices.build(
-            case.snapshot.virtual_services, case.mesh, case.snapshot.domain
-        ),
-        rules=DestinationRules.build(
-            case.snapshot.destination_rules, case.mesh, case.snapshot.domain
-        ),
-    )
-    value = route_input(snapshot, case.cls.outbound, name)
+    value = route_input(case.snapshot, case.cls.outbound, name)
     return join_route(value, tuple(build_virtual_host(host) for host in value.virtual_hosts))
 
 

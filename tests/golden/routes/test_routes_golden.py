@@ -23,6 +23,7 @@ PAIRS: dict[str, tuple[str, ...]] = {
     "routes/cors": ("9080",),
     "routes/headers": ("9080",),
     "routes/affinity": ("9080",),
+    "routes/mistakes": ("9080",),
     "routes/other-hosts": ("80", "8080"),
     "routes/http-proxy": ("http_proxy",),
     "routes/detected": (
@@ -373,3 +374,34 @@ def test_https_redirect_requires_tls_with_and_without_routes() -> None:
 def test_a_gateway_without_virtual_services_answers_404() -> None:
     found, _ = made("gateway-unbound", "http.80")
     assert found["blackhole:80"] == {"name": "blackhole:80", "domains": ["*"]}
+
+
+def test_a_mistake_costs_its_own_route_alone() -> None:
+    found, translated = made("mistakes")
+    assert list(found) == [f"{REVIEWS}:9080", "allow_any"]
+    by_path = {
+        route["match"].get("path", route["match"].get("prefix")): route
+        for route in found[f"{REVIEWS}:9080"]["routes"]
+    }
+    # What cannot be matched is dropped; what cannot be done answers 500 in its place.
+    answers = {path for path, route in by_path.items() if route.get("direct_response")}
+    assert answers == {
+        "/status",
+        "/body",
+        "/nothing",
+        "/rewrite",
+        "/header-value",
+        "/header-format",
+        "/authority",
+        "/rewritten",
+        "/redirected",
+        "/weights",
+    }
+    assert all(by_path[path]["direct_response"] == {"status": 500} for path in answers)
+    assert all(diagnostic.ref is not None for diagnostic in translated.diagnostics)
+    fields = {diagnostic.field for diagnostic in translated.diagnostics}
+    assert "spec.http[16].headers.request.add[x-e]" in fields
+    # A timeout below zero is none, and a fault of nothing is none.
+    time = by_path["/time"]
+    assert time["route"]["timeout"] == "0s"
+    assert "typed_per_filter_config" not in time
