@@ -7,6 +7,7 @@ service, because the connection would not leave the pod.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -41,7 +42,7 @@ def places(
 
 def has_networks(service: Service) -> bool:
     """Whether one of the service's addresses stands for more than itself."""
-    return any(_network(address) is not None for address in service.addresses if "/" in address)
+    return any("/" in address and _is_network(address) for address in service.addresses)
 
 
 def partial_wildcard(host: str) -> bool:
@@ -50,17 +51,16 @@ def partial_wildcard(host: str) -> bool:
 
 
 def _of_addresses(cls: OutboundClass, service: Service) -> Iterator[Place]:
-    usable = [address for address in service.addresses if _in_family(cls, address)]
+    usable = [
+        parsed
+        for address in service.addresses
+        if (parsed := _parse(address)) is not None and _has_family(cls, parsed)
+    ]
     if service.provider == "Kubernetes":
         # A proxy of one IP family listens on one of the cluster IPs.
         usable = usable[:1]
-    for address in usable:
-        network = _network(address) if "/" in address else None
-        if network is not None:
-            yield Place(cls.wildcard_address, "" if network.endswith("/0") else network)
-            continue
-        plain = ipaddress.ip_address(address.partition("/")[0])
-        yield Place(cls.wildcard_address if plain.is_unspecified else str(plain))
+    for parsed in usable:
+        yield Place(parsed.bind or cls.wildcard_address, parsed.network)
 
 
 def _of_endpoints(
@@ -74,23 +74,39 @@ def _of_endpoints(
     for address in dict.fromkeys(
         endpoint.address for endpoint in endpoints if endpoint.health is not Health.UNHEALTHY
     ):
-        if address not in cls.own_headless and _in_family(cls, address):
+        parsed = _parse(address)
+        if parsed is not None and _has_family(cls, parsed) and address not in cls.own_headless:
             yield Place(address)
 
 
-def _in_family(cls: OutboundClass, address: str) -> bool:
-    """Whether an address is an IP address or network of a family that the proxy has."""
-    try:
-        version = ipaddress.ip_interface(address).version
-    except ValueError:
-        return False
-    return cls.ipv6 if version == 6 else cls.ipv4
+class _Parsed(NamedTuple):
+    """An address: what to bind, empty for the wildcard, and the network to narrow that to."""
+
+    version: int
+    bind: str
+    network: str
 
 
-def _network(address: str) -> str | None:
-    """Return the CIDR with host bits zero, None for a single address or what is no CIDR."""
+@functools.lru_cache(maxsize=65536)
+def _parse(address: str) -> _Parsed | None:
+    """Return what an IP address or CIDR means, None when it is neither.
+
+    A network of one address is that address; a network of all addresses narrows nothing.
+    """
     try:
         network = ipaddress.ip_network(address, strict=False)
     except ValueError:
         return None
-    return None if network.num_addresses == 1 else str(network)
+    if network.num_addresses == 1:
+        plain = network.network_address
+        return _Parsed(network.version, "" if plain.is_unspecified else str(plain), "")
+    return _Parsed(network.version, "", str(network) if network.prefixlen else "")
+
+
+def _has_family(cls: OutboundClass, parsed: _Parsed) -> bool:
+    return cls.ipv6 if parsed.version == 6 else cls.ipv4
+
+
+def _is_network(address: str) -> bool:
+    parsed = _parse(address)
+    return parsed is not None and not parsed.bind
