@@ -1,0 +1,108 @@
+"""Finding the culprit when an Envoy rejects several changes and names none of them.
+
+Pure: knows hashes and times, no streams. The suspects are kept back, and a part of them is
+tried at a time; what is acknowledged is innocent, a single one that is rejected is guilty. The
+rule that is easy to break: every step makes the suspects fewer or the part smaller, so it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from controlplane.ads.types import ACKNOWLEDGE_LIMIT, Names
+from controlplane.translate.resources import Resource
+
+REST: Final = 2.0
+"""Seconds of rest after a rejection before its parts are tried: never resend at once."""
+_PAUSE: Final = 0.05  # seconds more for each failure in a row, up to REST
+_SINGLY: Final = 8  # this many suspects are tried one by one
+
+
+class Bisection:
+    """The suspects of one type on one stream."""
+
+    __slots__ = ("_failures", "_size", "_suspects", "deadline", "not_before", "trial")
+
+    def __init__(self, suspects: Iterable[Resource], now: float) -> None:
+        self._suspects: dict[str, Resource] = {item.version: item for item in suspects}
+        self._size = self._share()
+        self._failures = 0
+        self.trial: Names = frozenset()
+        self.not_before = now + REST
+        self.deadline = 0.0  # when the trial counts as undecided
+
+    @property
+    def done(self) -> bool:
+        """Whether nobody is suspected any more."""
+        return not self._suspects
+
+    @property
+    def kept_back(self) -> tuple[str, ...]:
+        """The hashes that are not to be sent now."""
+        return tuple(version for version in self._suspects if version not in self.trial)
+
+    @property
+    def wakes_at(self) -> float | None:
+        """When `advance` has something to do, None when only an answer helps."""
+        if self.done:
+            return None
+        return self.deadline if self.trial else self.not_before
+
+    def advance(self, now: float) -> bool:
+        """Choose the next trial when it is time; return whether there is a new one.
+
+        A trial without an answer (an Envoy says nothing while a cluster warms) counts as
+        passed after a while: nothing waits for ever.
+        """
+        if self.trial and now >= self.deadline:
+            self.passed()
+        if self.trial or self.done or now < self.not_before:
+            return False
+        self.trial = frozenset(list(self._suspects)[: self._size])
+        self.deadline = now + ACKNOWLEDGE_LIMIT
+        return True
+
+    def keep_only(self, versions: Iterable[str]) -> None:
+        """Forget suspects that are no longer wanted anyway."""
+        wanted = set(versions)
+        self._suspects = {key: item for key, item in self._suspects.items() if key in wanted}
+        self.trial &= wanted
+
+    def passed(self) -> None:
+        """The trial was accepted."""
+        for version in self.trial:
+            self._suspects.pop(version, None)
+        self.trial = frozenset()
+        self._failures = 0
+        self._size = self._share()
+
+    def failed(self, rejected: Iterable[Resource], now: float) -> Resource | None:
+        """The trial was rejected; return the culprit when it is found.
+
+        `rejected` are all changed resources of the rejected response: new ones among them
+        become suspects too.
+        """
+        changed = {item.version: item for item in rejected}
+        trial, self.trial = self.trial, frozenset()
+        self._failures += 1
+        self.not_before = now + min(REST, _PAUSE * self._failures)
+        if len(changed) == 1:
+            (version, culprit), *_ = changed.items()
+            self._suspects.pop(version, None)
+            self._size = self._share()
+            return culprit
+        rest = {key: item for key, item in self._suspects.items() if key not in changed}
+        self._suspects = {**changed, **rest}
+        self._size = max(1, (len(trial) or len(changed)) // 2)
+        return None
+
+    def exonerate(self, versions: Iterable[str]) -> None:
+        """Others were named: these are found already."""
+        for version in versions:
+            self._suspects.pop(version, None)
+            self.trial -= {version}
+
+    def _share(self) -> int:
+        count = len(self._suspects)
+        return 1 if count <= _SINGLY else count // 2

@@ -1,0 +1,280 @@
+"""Shared bytes: collections of resources, and the responses that are assembled from them.
+
+A `Collection` is what a client shall hold of one type. Streams keep references to collections
+instead of lists of names and versions, so that a thousand streams of a class cost a thousand
+pointers. A `Content` is what one response carries; it is assembled once, whoever sends it. The
+rule that is easy to break: a collection is never changed after it was made.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from controlplane.ads import wire
+from controlplane.ads.types import Names, Nonce, Version
+from controlplane.model.names import Host, parse_cluster
+from controlplane.translate.resources import Resource, ResourceType, content_hash
+
+_REMEMBERED: Final = 64  # responses, differences and overlays kept per collection
+
+
+class NameSet:
+    """A set of subscribed names that every stream with the same names shares."""
+
+    __slots__ = ("__weakref__", "_by_host", "names")
+
+    def __init__(self, names: Names) -> None:
+        self.names: Final = names
+        self._by_host: dict[str, list[str]] | None = None
+
+    def of_hosts(self, hosts: Iterable[Host]) -> list[str]:
+        """Return the names of clusters (`DIRECTION|PORT|SUBSET|HOST`) of these hosts."""
+        if self._by_host is None:
+            self._by_host = {}
+            for name in self.names:
+                parts = parse_cluster(name)
+                if parts is not None:
+                    self._by_host.setdefault(parts.host, []).append(name)
+        index = self._by_host
+        return [name for host in hosts for name in index.get(host, ())]
+
+
+class NameSets:
+    """Makes equal sets of names the same object, for as long as a stream uses them."""
+
+    def __init__(self) -> None:
+        self._known: WeakValueDictionary[Names, NameSet] = WeakValueDictionary()
+
+    def intern(self, names: Iterable[str]) -> NameSet:
+        """Return the one set with these names."""
+        key = frozenset(names)
+        found = self._known.get(key)
+        if found is None:
+            key = frozenset(map(sys.intern, key))
+            found = self._known[key] = NameSet(key)
+        return found
+
+
+class Assembled(NamedTuple):
+    """One response on the wire; `sequence` orders assemblies, so that a nonce is new once."""
+
+    sequence: int
+    nonce: Nonce
+    version: Version
+    type_url: str
+    body: bytes
+    payload: bytes
+
+    def with_nonce(self, nonce: Nonce) -> bytes:
+        """Return the response under another nonce, before the same body."""
+        return wire.header(version=self.version, type_url=self.type_url, nonce=nonce) + self.body
+
+
+class Content:
+    """What one response carries: resources and the names that go."""
+
+    __slots__ = ("_delta", "_sotw", "kind", "removed", "resources", "version")
+
+    def __init__(
+        self, kind: ResourceType, resources: tuple[Resource, ...], removed: tuple[str, ...] = ()
+    ) -> None:
+        self.kind: Final = kind
+        self.resources: Final = resources
+        self.removed: Final = removed
+        self.version: Final = content_version(resources, removed)
+        self._sotw: Assembled | None = None
+        self._delta: Assembled | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the resources carried."""
+        return tuple(resource.name for resource in self.resources)
+
+    def sotw(self, sequences: Iterator[int]) -> Assembled:
+        """Return the state-of-the-world response, assembled at most once."""
+        if self._sotw is None:
+            self._sotw = self._assemble(wire.sotw_body(self.resources), next(sequences))
+        return self._sotw
+
+    def delta(self, sequences: Iterator[int]) -> Assembled:
+        """Return the delta response, assembled at most once."""
+        if self._delta is None:
+            body = wire.delta_body(self.resources, self.removed)
+            self._delta = self._assemble(body, next(sequences))
+        return self._delta
+
+    @property
+    def assembled_size(self) -> int:
+        """How many bytes of assembled responses are held."""
+        return sum(len(made.payload) for made in (self._sotw, self._delta) if made is not None)
+
+    def _assemble(self, body: bytes, sequence: int) -> Assembled:
+        nonce = Nonce(f"{self.version}-{sequence}")
+        head = wire.header(version=self.version, type_url=self.kind.url, nonce=nonce)
+        return Assembled(sequence, nonce, self.version, self.kind.url, body, head + body)
+
+
+class Difference(NamedTuple):
+    """What turns one collection into another."""
+
+    changed: Names
+    removed: tuple[str, ...]
+
+
+NO_DIFFERENCE: Final = Difference(frozenset(), ())
+
+
+class Collection:
+    """Resources of one type by name: what a client shall hold. Immutable.
+
+    Its version is a hash of its content alone, whatever the order.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_by_version",
+        "_contents",
+        "_differences",
+        "_overlays",
+        "_restricted",
+        "_version",
+        "by_name",
+        "kind",
+    )
+
+    def __init__(self, kind: ResourceType, by_name: Mapping[str, Resource]) -> None:
+        self.kind: Final = kind
+        self.by_name: Final = by_name
+        self._version: Version | None = None
+        self._by_version: dict[str, Resource] | None = None
+        self._contents: dict[tuple[Names | None, tuple[str, ...]], Content] = {}
+        self._differences: WeakKeyDictionary[Collection, Difference] = WeakKeyDictionary()
+        self._overlays: dict[tuple[tuple[str, str], ...], Collection] = {}
+        self._restricted: WeakKeyDictionary[NameSet, Collection] = WeakKeyDictionary()
+
+    @classmethod
+    def of(cls, kind: ResourceType, resources: Iterable[Resource]) -> Collection:
+        """Return a collection of resources in their order; the first of equal names wins."""
+        by_name: dict[str, Resource] = {}
+        for resource in resources:
+            by_name.setdefault(resource.name, resource)
+        return cls(kind, by_name)
+
+    def __len__(self) -> int:
+        return len(self.by_name)
+
+    def get(self, name: str) -> Resource | None:
+        """Return the resource with that name."""
+        return self.by_name.get(name)
+
+    @property
+    def version(self) -> Version:
+        """A hash of the content."""
+        if self._version is None:
+            self._version = content_version(self.by_name.values())
+        return self._version
+
+    @property
+    def by_version(self) -> Mapping[str, Resource]:
+        """The resources by their hash."""
+        if self._by_version is None:
+            self._by_version = {resource.version: resource for resource in self.by_name.values()}
+        return self._by_version
+
+    def difference(self, old: Collection | None) -> Difference:
+        """Return what a client that holds `old` lacks, and what it holds beside."""
+        if old is self:
+            return NO_DIFFERENCE
+        if old is None:
+            return Difference(frozenset(self.by_name), ())
+        found = self._differences.get(old)
+        if found is None:
+            known = old.by_name
+            changed = frozenset(
+                name
+                for name, resource in self.by_name.items()
+                if not same(resource, known.get(name))
+            )
+            gone = tuple(sorted(name for name in known if name not in self.by_name))
+            found = self._differences[old] = Difference(changed, gone)
+        return found
+
+    def remember_difference(self, old: Collection, difference: Difference) -> None:
+        """Take note of a difference that is known without looking."""
+        self._differences[old] = difference
+
+    def content(self, names: Names | None = None, removed: tuple[str, ...] = ()) -> Content:
+        """Return the response with these resources (all when None), made once."""
+        if names is not None and len(names) == len(self.by_name):
+            names = None
+        key = (names, removed)
+        found = self._contents.get(key)
+        if found is None:
+            if names is None:
+                chosen = tuple(self.by_name.values())
+            elif len(names) * 8 < len(self.by_name):
+                chosen = tuple(self.by_name[name] for name in sorted(names))
+            else:
+                chosen = tuple(resource for name, resource in self.by_name.items() if name in names)
+            found = Content(self.kind, chosen, removed)
+            if len(self._contents) >= _REMEMBERED:
+                self._contents.clear()
+            self._contents[key] = found
+        return found
+
+    def restrict(self, names: NameSet) -> Collection:
+        """Return only the resources with these names."""
+        found = self._restricted.get(names)
+        if found is None:
+            found = Collection(
+                self.kind,
+                {name: item for name, item in self.by_name.items() if name in names.names},
+            )
+            self._restricted[names] = found
+        return found
+
+    def overlay(self, instead: Mapping[str, Resource | None]) -> Collection:
+        """Return the collection with some resources replaced, or left out where None."""
+        if not instead:
+            return self
+        key = tuple(sorted((name, item.version if item else "") for name, item in instead.items()))
+        found = self._overlays.get(key)
+        if found is None:
+            by_name = dict(self.by_name)
+            for name, item in instead.items():
+                if item is None:
+                    by_name.pop(name, None)
+                else:
+                    by_name[name] = item
+            found = Collection(self.kind, by_name)
+            if len(self._overlays) >= _REMEMBERED:
+                self._overlays.clear()
+            self._overlays[key] = found
+        return found
+
+    def superseded(self) -> None:
+        """Forget assembled responses: a newer collection took this one's place."""
+        self._contents.clear()
+        self._overlays.clear()
+
+    @property
+    def assembled_size(self) -> int:
+        """How many bytes of assembled responses are held."""
+        return sum(content.assembled_size for content in self._contents.values())
+
+
+def same(first: Resource | None, second: Resource | None) -> bool:
+    """Whether two resources have the same content, or both are absent."""
+    if first is second:
+        return True
+    return first is not None and second is not None and first.version == second.version
+
+
+def content_version(resources: Iterable[Resource], removed: Iterable[str] = ()) -> Version:
+    """Return a hash that depends on names, contents and removed names alone."""
+    lines = sorted(f"{resource.name}\0{resource.version}" for resource in resources)
+    lines += (f"-{name}" for name in removed)
+    return Version(content_hash("\n".join(lines).encode()))

@@ -1,0 +1,158 @@
+"""Delta: the session of a DeltaAggregatedResources stream.
+
+A request changes the subscription of its type, and may answer a response besides. The rule that
+is easy to break: a stale or absent nonce discards the answer, never the change of subscription.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from controlplane.ads.cache import Assembled, Collection, Content, content_version
+from controlplane.ads.machine import Session, Shared
+from controlplane.ads.session import MAX_NAMES
+from controlplane.ads.types import (
+    NOTHING,
+    ON_DEMAND_URLS,
+    READY,
+    TYPE_BY_URL,
+    WILDCARD,
+    Close,
+    Effect,
+    Names,
+    Nonce,
+    Send,
+    Status,
+    TypeInfo,
+)
+from controlplane.ads.views import ClassView
+from controlplane.ads.watch import Sent, Watch
+from controlplane.ads.wire import DeltaRequest, delta_body, header
+
+
+class DeltaSession(Session):
+    """One delta stream."""
+
+    def __init__(
+        self, shared: Shared, view: ClassView, *, node: str, build: str, connection: str
+    ) -> None:
+        super().__init__(shared, view, node=node, build=build, connection=connection)
+        # Names of on-demand types to say of that they do not exist; the newest few.
+        self._absent: deque[tuple[str, tuple[str, ...]]] = deque(maxlen=16)
+
+    def on_request(self, request: DeltaRequest, now: float) -> Effect:
+        """Take a request; source: the xDS protocol document."""
+        info = TYPE_BY_URL.get(request.type_url)
+        if info is None:
+            self._shared.reporter.unserved(self._connection, request.type_url)
+            return self._unserved(request)
+        if len(request.subscribe) + len(request.unsubscribe) + len(request.initial) > MAX_NAMES:
+            return Close(Status.INVALID_ARGUMENT, "too many resource names in one request")
+        watch = self.watches.get(info.kind)
+        if watch is None:
+            self._subscribe(info, request)
+            return READY
+        if request.nonce:
+            self._answer(watch, request, now)
+        self._resubscribe(watch, request)
+        return READY
+
+    def take(self, now: float) -> Send | None:
+        """Return the next response, None when there is nothing to send at the moment."""
+        if self._absent:
+            type_url, names = self._absent.popleft()
+            content = content_version((), names)
+            nonce = Nonce(f"{content}-{next(self._shared.sequences)}")
+            payload = header(version=content, type_url=type_url, nonce=nonce)
+            short = type_url.rpartition(".")[2]
+            payload += delta_body((), names)
+            return Send(type_url, short, nonce, content, payload, (), names)
+        return super().take(now)
+
+    def _unserved(self, request: DeltaRequest) -> Effect:
+        names = tuple(sorted(set(request.subscribe) - {WILDCARD}))
+        if not names or request.type_url not in ON_DEMAND_URLS:
+            return NOTHING
+        self._absent.append((request.type_url, names))
+        return READY
+
+    def _subscribe(self, info: TypeInfo, request: DeltaRequest) -> None:
+        asked = {name for name in request.subscribe if name != WILDCARD}
+        if not info.wildcard:
+            asked |= request.initial.keys()
+        asked.difference_update(request.unsubscribe)
+        wildcard = (
+            info.wildcard
+            and (WILDCARD in request.subscribe or not request.subscribe)
+            and WILDCARD not in request.unsubscribe
+        )
+        watch = Watch(info, self._shared.names.intern(asked), wildcard=wildcard)
+        watch.initial = request.initial
+        watch.owed = wildcard or bool(asked)
+        self.watches[info.kind] = watch
+
+    def _answer(self, watch: Watch, request: DeltaRequest, now: float) -> None:
+        sent = watch.answered(request.nonce)
+        if sent is None:
+            if request.nonce != watch.nonce_sent:
+                self._shared.reporter.stale(self._connection, watch.info)
+        elif request.error is None:
+            self._accept(watch, sent, now)
+        else:
+            self._reject(watch, sent, request.error, now)
+
+    def _resubscribe(self, watch: Watch, request: DeltaRequest) -> None:
+        if not request.subscribe and not request.unsubscribe:
+            return
+        known = watch.names.names
+        added = frozenset(name for name in request.subscribe if name != WILDCARD)
+        dropped = frozenset(name for name in request.unsubscribe if name != WILDCARD)
+        names = self._shared.names.intern((known | added) - dropped)
+        was_wildcard = watch.wildcard
+        if watch.info.wildcard:
+            if WILDCARD in request.subscribe:
+                watch.wildcard = True
+            if WILDCARD in request.unsubscribe:
+                watch.wildcard = False
+        watch.names = names
+        # Asked again means sent again, even when the client ought to have it.
+        watch.force |= added - dropped
+        if watch.wildcard:
+            # Unsubscribed by name but still meant by the wildcard: say what it is.
+            watch.force |= dropped & known
+        else:
+            watch.force -= dropped
+            if was_wildcard or dropped & known:
+                watch.forget(names)
+        watch.dirty = True
+
+    def _content(self, watch: Watch, wanted: Collection) -> Content | None:
+        difference = wanted.difference(watch.sent)
+        names: Names = difference.changed
+        removed: set[str] = set()
+        if watch.initial:
+            names = frozenset(
+                name for name in names if watch.initial.get(name) != wanted.by_name[name].version
+            )
+        if watch.info.complete:
+            removed.update(difference.removed)
+            removed.update(name for name in watch.initial if name not in wanted.by_name)
+            removed.update(name for name in watch.force if name not in wanted.by_name)
+            if watch.sent is None:
+                removed.update(name for name in watch.names.names if name not in wanted.by_name)
+        if watch.force:
+            names |= watch.force & wanted.by_name.keys()
+        if names or removed:
+            return wanted.content(names, tuple(sorted(removed)))
+        if watch.owed and not watch.initial and watch.info.complete:
+            return wanted.content(frozenset())
+        return None
+
+    def _assemble(self, content: Content) -> Assembled:
+        return content.delta(self._shared.sequences)
+
+    def _omission_deletes(self, watch: Watch) -> bool:
+        return False
+
+    def _taken_away(self, watch: Watch, sent: Sent) -> Names:
+        return frozenset(sent.content.removed)

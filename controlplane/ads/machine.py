@@ -1,0 +1,411 @@
+"""The part of a session that both protocols share: what to send next, and what an answer means.
+
+No input and no output: requests and views come in, `take` hands out one response at a time in
+push order. Nothing is queued: `take` compares what the client was told with what it shall hold
+now, so whatever happened meanwhile, the newest state is what goes out. The rule that is easy to
+break: every wait has an end (`next_deadline`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from controlplane.ads.bisection import Bisection
+from controlplane.ads.cache import Assembled, Collection, Content, NameSets, same
+from controlplane.ads.rejections import Rejection, Rejections, named_in
+from controlplane.ads.reporter import Reporter
+from controlplane.ads.types import (
+    ACKNOWLEDGE_LIMIT,
+    CDS,
+    EDS,
+    LDS,
+    RDS,
+    TYPES,
+    Names,
+    Send,
+)
+from controlplane.ads.views import ClassView
+from controlplane.ads.watch import Sent, Watch
+from controlplane.ads.wire import Failure
+from controlplane.translate.resources import Resource, ResourceType
+
+
+class Shared(NamedTuple):
+    """What all sessions of a server have in common."""
+
+    names: NameSets
+    rejections: Rejections
+    sequences: Iterator[int]
+    reporter: Reporter
+
+
+class Session:
+    """One stream of one node. Subclasses know how the protocol subscribes and frames."""
+
+    def __init__(
+        self, shared: Shared, view: ClassView, *, node: str, build: str, connection: str
+    ) -> None:
+        self._shared: Final = shared
+        self._view = view
+        self._node: Final = node
+        self._build: Final = build
+        self._connection: Final = connection
+        self._adding: dict[str, float] = {}  # clusters sent and not yet answered: until when
+        self.watches: dict[ResourceType, Watch] = {}
+        self.freed = False  # whether an answer freed a resource that others were spared
+        self.recorded: list[Rejection] = []  # rejections since somebody last looked
+
+    @property
+    def view(self) -> ClassView:
+        """What the stream shall hold."""
+        return self._view
+
+    def on_view(self, view: ClassView) -> bool:
+        """Take a newer view; return whether there is something to send."""
+        self._view = view
+        if self._adding:
+            shown = view.clusters.by_name
+            self._adding = {name: end for name, end in self._adding.items() if name in shown}
+        changed = False
+        for kind, watch in self.watches.items():
+            if view.collection(kind, watch.selected) is not watch.based:
+                watch.dirty = True
+                watch.push = view.push
+                self._give_another_chance(watch)
+            changed = changed or watch.dirty
+        return changed
+
+    def on_rejections(self) -> bool:
+        """Look again because a rejection was lifted or added; return whether to `take`."""
+        for watch in self.watches.values():
+            watch.dirty = True
+        return bool(self.watches)
+
+    def take(self, now: float) -> Send | None:
+        """Return the next response, None when there is nothing to send at the moment."""
+        self._give_up_waiting(now)
+        for info in TYPES:
+            watch = self.watches.get(info.kind)
+            if watch is None:
+                continue
+            self._wake(watch, now)
+            if not watch.dirty:
+                continue
+            send = self._next(watch, now)
+            if send is not None:
+                return send
+        return None
+
+    def next_deadline(self) -> float | None:
+        """Return when `take` has to be asked again even if nothing happens."""
+        times: list[float | None] = [watch.hold_until for watch in self.watches.values()]
+        times += self._adding.values()
+        times += [watch.bisection.wakes_at for watch in self.watches.values() if watch.bisection]
+        return min((time for time in times if time is not None), default=None)
+
+    def settled(self) -> bool:
+        """Whether the client is known to use nothing but the view's listeners and routes."""
+        listeners, routes = self.watches.get(LDS.kind), self.watches.get(RDS.kind)
+        if listeners is not None and not listeners.settled():
+            return False
+        if routes is None:
+            return True
+        if not routes.settled():
+            return False
+        # A listener may be acknowledged and still wait for routes that it has not asked for.
+        return listeners is None or self._view.route_names <= routes.names.names
+
+    # --- what to send ---------------------------------------------------------------------
+
+    def _give_up_waiting(self, now: float) -> None:
+        """Stop waiting for clusters whose time is over, and name them."""
+        if not self._adding:
+            return
+        late = [name for name, end in self._adding.items() if end <= now]
+        for name in late:
+            del self._adding[name]
+        if late:
+            self._shared.reporter.warming(self._connection, late)
+
+    def _wake(self, watch: Watch, now: float) -> None:
+        held = watch.hold_until
+        if held is not None and (now >= held or not self._adding):
+            watch.dirty = True
+        bisection = watch.bisection
+        if bisection is not None:
+            wakes = bisection.wakes_at
+            if wakes is not None and now >= wakes:
+                bisection.advance(now)
+                watch.dirty = True
+            if bisection.done:
+                watch.bisection = None
+                watch.dirty = True
+
+    def _next(self, watch: Watch, now: float) -> Send | None:
+        watch.dirty = False
+        watch.hold_until = None
+        wanted, absent = self._wanted(watch)
+        if wanted is None:
+            return None
+        content = self._content(watch, wanted)
+        before = watch.sent
+        fresh = before is None and not watch.initial and not watch.brought
+        watch.sent = wanted
+        watch.force &= absent
+        if content is None:
+            self._hold_what_it_brought(watch, wanted)
+            watch.push = 0
+            return None
+        watch.owed = False
+        nonce, payload = watch.take_nonce(self._assemble(content))
+        version = content.version
+        sent = Sent(
+            nonce=nonce,
+            version=version,
+            content=content,
+            state=wanted,
+            time=now,
+            push=watch.push,
+        )
+        watch.unanswered.append(sent)
+        watch.nonce_sent, watch.version_sent, watch.time_sent = nonce, version, now
+        if watch.info is CDS:
+            self._follow_clusters(watch, content, before=before, fresh=fresh, now=now)
+        watch.initial = {}
+        watch.push = 0
+        send = Send(
+            watch.info.url,
+            watch.info.short,
+            nonce,
+            version,
+            payload,
+            content.names,
+            content.removed,
+            sent.push,
+        )
+        self._shared.reporter.sent(self._connection, send)
+        return send
+
+    def _wanted(self, watch: Watch) -> tuple[Collection | None, Names]:
+        """Return what the client shall be told it holds, and the names that are kept from it.
+
+        None when the whole type has to wait. What is refused, suspected or held back shows its
+        predecessor instead.
+        """
+        base = self._view.collection(watch.info.kind, watch.selected)
+        watch.based = base
+        wanted = base.overlay(self._refused(watch, base))
+        if watch.info is not LDS and watch.info is not RDS:
+            return wanted, frozenset()
+        held = self._held(watch, wanted)
+        if watch.hold_until is not None and watch.sent is None and watch.info.complete:
+            # What the client holds is not known, and a resource left out would be deleted.
+            return None, frozenset()
+        return wanted.overlay(held), frozenset(
+            name for name, resource in held.items() if resource is None
+        )
+
+    def _refused(self, watch: Watch, base: Collection) -> dict[str, Resource | None]:
+        instead: dict[str, Resource | None] = {}
+        rejections = self._shared.rejections
+        if rejections.any(watch.info.kind):
+            for rejection in rejections.of(watch.info.kind):
+                resource = base.by_version.get(rejection.version)
+                if (
+                    resource is not None
+                    and rejection.concerns(self._node, self._build)
+                    and not watch.has_accepted(resource)
+                ):
+                    instead[resource.name] = watch.predecessor(resource.name) or (
+                        rejection.predecessor
+                    )
+        if watch.bisection is not None:
+            watch.bisection.keep_only(base.by_version)
+            for version in watch.bisection.kept_back:
+                resource = base.by_version[version]
+                instead.setdefault(resource.name, watch.predecessor(resource.name))
+        return instead
+
+    def _held(self, watch: Watch, wanted: Collection) -> dict[str, Resource | None]:
+        """Return what keeps its predecessor for now.
+
+        A route or listener that newly names a cluster which is being added waits for the answer
+        to CDS. A route configuration that no listener asks for any more is not emptied under
+        connections that still use it.
+        """
+        instead: dict[str, Resource | None] = {}
+        for name in wanted.difference(watch.sent).changed:
+            resource = wanted.by_name[name]
+            old = watch.sent.get(name) if watch.sent is not None else None
+            if (
+                watch.info is RDS
+                and old is not None
+                and not resource.clusters
+                and name not in self._view.route_names
+            ):
+                instead[name] = old
+                continue
+            if not self._adding:
+                continue
+            ends = [
+                self._adding[cluster]
+                for cluster in resource.clusters
+                if cluster in self._adding and (old is None or cluster not in old.clusters)
+            ]
+            if ends:
+                instead[name] = old
+                watch.hold_until = max(watch.hold_until or 0.0, *ends)
+        return instead
+
+    def _follow_clusters(
+        self, watch: Watch, content: Content, *, before: Collection | None, fresh: bool, now: float
+    ) -> None:
+        """EDS follows its CDS unasked, and what names an added cluster waits (rule 9).
+
+        Envoy says nothing about CDS while a cluster warms, and a cluster that changed warms
+        until its endpoints come again, even unchanged ones. To a client that brings nothing
+        along nothing is being added: it serves nobody yet.
+        """
+        endpoints = self.watches.get(EDS.kind)
+        for resource in content.resources:
+            known = before.get(resource.name) if before is not None else None
+            if same(known, resource):
+                continue
+            if endpoints is not None and resource.eds_name in endpoints.names.names:
+                endpoints.force.add(resource.eds_name)
+                endpoints.dirty = True
+                endpoints.push = watch.push
+            if known is None and not fresh and resource.name not in watch.initial:
+                self._adding[resource.name] = now + ACKNOWLEDGE_LIMIT
+
+    # --- what an answer means -------------------------------------------------------------
+
+    def _accept(self, watch: Watch, sent: Sent, now: float) -> None:
+        watch.nonce_acked, watch.version_acked, watch.time_acked = sent.nonce, sent.version, now
+        watch.accepted = sent.state
+        watch.error = ""
+        watch.retried = False
+        self._answered_clusters(watch, sent)
+        if watch.bisection is not None and watch.bisection.trial:
+            watch.bisection.passed()
+            watch.dirty = True
+        if self._shared.rejections.accepted(sent.content.resources, build=self._build):
+            self.freed = True
+        self._shared.reporter.acknowledged(
+            self._connection,
+            watch.info,
+            version=sent.version,
+            seconds=now - sent.time,
+            push=sent.push,
+        )
+
+    def _reject(self, watch: Watch, sent: Sent, failure: Failure, now: float) -> None:
+        """Find who is guilty (rule 11); the client keeps what it accepted before."""
+        watch.error = failure.message or f"code {failure.code}"
+        watch.time_acked = now
+        self._answered_clusters(watch, sent)
+        suspects = [item for item in sent.content.resources if not watch.has_accepted(item)]
+        culprits = list(named_in(failure.message, suspects))
+        if len(suspects) == 1:
+            culprits = suspects
+        if culprits:
+            if watch.bisection is not None:
+                watch.bisection.exonerate(item.version for item in culprits)
+                if watch.bisection.trial:
+                    watch.bisection.failed((), now)
+        elif suspects and watch.bisection is not None:
+            found = watch.bisection.failed(suspects, now)
+            culprits = [found] if found is not None else []
+        elif suspects and (watch.accepted is not None or not self._omission_deletes(watch)):
+            watch.bisection = Bisection(suspects, now)
+        rejections = [self._record(watch, item, failure) for item in culprits]
+        self.recorded += rejections
+        if culprits or watch.bisection is not None:
+            self._revert(watch, sent, suspects)
+            watch.dirty = True
+        self._shared.reporter.rejected(
+            self._connection,
+            watch.info,
+            message=failure.message,
+            suspects=[item.name for item in suspects],
+            culprits=rejections,
+            push=sent.push,
+        )
+
+    def _record(self, watch: Watch, resource: Resource, failure: Failure) -> Rejection:
+        return self._shared.rejections.record(
+            resource,
+            node=self._node,
+            build=self._build,
+            message=failure.message,
+            predecessor=watch.predecessor(resource.name),
+        )
+
+    def _revert(self, watch: Watch, sent: Sent, suspects: list[Resource]) -> None:
+        accepted = watch.accepted
+        if accepted is None:
+            accepted = Collection(watch.info.kind, {})
+        if watch.sent is None or sent.state is watch.sent:
+            instead = {item.name: accepted.get(item.name) for item in suspects}
+            instead |= {
+                name: resource
+                for name in self._taken_away(watch, sent)
+                if (resource := accepted.get(name)) is not None
+            }
+            watch.sent = sent.state.overlay(instead)
+            return
+        # Newer responses are under way; only what is still as in the rejected one is unknown.
+        watch.sent = watch.sent.overlay(
+            {
+                item.name: accepted.get(item.name)
+                for item in suspects
+                if same(watch.sent.get(item.name), item)
+            }
+        )
+
+    def _answered_clusters(self, watch: Watch, sent: Sent) -> None:
+        if watch.info is not CDS or not self._adding:
+            return
+        if sent.nonce == watch.nonce_sent:
+            self._adding.clear()
+        else:
+            for name in sent.content.names:
+                self._adding.pop(name, None)
+
+    def _give_another_chance(self, watch: Watch) -> None:
+        """After a first answer was rejected as a whole, a change is a reason to try it again.
+
+        Once only: from then on the suspects are kept back whatever changes.
+        """
+        bisection = watch.bisection
+        if bisection is None or bisection.trial or watch.accepted is not None or watch.retried:
+            return
+        watch.bisection = None
+        watch.retried = True
+
+    def _hold_what_it_brought(self, watch: Watch, wanted: Collection) -> None:
+        """The client said that it holds exactly this: nothing is sent, nothing is unanswered."""
+        if not watch.initial:
+            return
+        watch.initial = {}
+        watch.owed = False
+        watch.accepted = wanted
+        watch.version_sent = watch.version_acked = wanted.version
+
+    # --- what differs between the protocols -----------------------------------------------
+
+    def _content(self, watch: Watch, wanted: Collection) -> Content | None:
+        """Return what has to be sent so that the client holds `wanted`, None for nothing."""
+        raise NotImplementedError
+
+    def _assemble(self, content: Content) -> Assembled:
+        raise NotImplementedError
+
+    def _omission_deletes(self, watch: Watch) -> bool:
+        """Whether leaving out a resource may delete one that the client brought along."""
+        raise NotImplementedError
+
+    def _taken_away(self, watch: Watch, sent: Sent) -> Names:
+        """Return the names that a response took away."""
+        raise NotImplementedError

@@ -1,0 +1,158 @@
+"""What Envoys rejected: an overlay over what is wanted, never an input of translation.
+
+Keyed by resource hash and Envoy build. A node that rejected a hash does not get it again; other
+nodes of the build are spared after two distinct ones rejected it, unless one of them is known
+to have accepted it (a proxy that rejects everything must change nothing for others). Mending
+the object gives a new hash, which nobody rejected. The rule that is easy to break: memory is
+bounded, so the least recently rejected hash is forgotten first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from controlplane.model.diagnostics import Diagnostic, Level
+from controlplane.translate.resources import Resource, ResourceType
+
+SPARE_AFTER: Final = 2  # distinct nodes
+_MAX_HASHES: Final = 4_096
+_MAX_NODES: Final = 1_024
+_MAX_MESSAGE: Final = 2_000  # characters
+
+
+class Rejection:
+    """One resource content that Envoys of one build rejected."""
+
+    __slots__ = ("accepted", "build", "message", "nodes", "predecessor", "resource")
+
+    def __init__(
+        self, resource: Resource, build: str, message: str, predecessor: Resource | None
+    ) -> None:
+        self.resource: Final = resource
+        self.build: Final = build
+        self.message: Final = message
+        self.predecessor: Final = predecessor
+        self.nodes: dict[str, None] = {}
+        self.accepted = False  # by some node of the same build
+
+    @property
+    def version(self) -> str:
+        """The hash that was rejected."""
+        return self.resource.version
+
+    @property
+    def spared(self) -> bool:
+        """Whether nodes that have not rejected it do not get it either."""
+        return len(self.nodes) >= SPARE_AFTER and not self.accepted
+
+    def concerns(self, node: str, build: str) -> bool:
+        """Whether that node is not to get the resource."""
+        return build == self.build and (node in self.nodes or self.spared)
+
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """Return one finding for each object that made the resource."""
+        resource = self.resource
+        count = len(self.nodes)
+        who = f"{count} prox{'y' if count == 1 else 'ies'} ({self.build or 'unknown build'})"
+        text = (
+            f"{resource.type.name.lower()} {resource.name!r} was rejected by {who}: {self.message}"
+        )
+        whole = {origin.ref: origin for origin in reversed(resource.origins)}
+        if not whole:
+            return (Diagnostic(level=Level.ERROR, code="RejectedByEnvoy", message=text),)
+        return tuple(
+            Diagnostic(
+                level=Level.ERROR,
+                code="RejectedByEnvoy",
+                message=text,
+                ref=ref,
+                field=origin.field,
+            )
+            for ref, origin in whole.items()
+        )
+
+
+class Rejections:
+    """All rejections, by type, hash and build."""
+
+    def __init__(self) -> None:
+        self._by_type: dict[ResourceType, OrderedDict[tuple[str, str], Rejection]] = {
+            kind: OrderedDict() for kind in ResourceType
+        }
+
+    def of(self, kind: ResourceType) -> Iterable[Rejection]:
+        """Return the rejections of a type."""
+        return self._by_type[kind].values()
+
+    def any(self, kind: ResourceType) -> bool:
+        """Whether something of that type was rejected."""
+        return bool(self._by_type[kind])
+
+    def record(
+        self,
+        resource: Resource,
+        *,
+        node: str,
+        build: str,
+        message: str,
+        predecessor: Resource | None,
+    ) -> Rejection:
+        """Take note that a node rejected a resource."""
+        known = self._by_type[resource.type]
+        key = (resource.version, build)
+        found = known.get(key)
+        if found is None:
+            found = known[key] = Rejection(
+                resource, build, message[:_MAX_MESSAGE].strip(), predecessor
+            )
+            while len(known) > _MAX_HASHES:
+                known.popitem(last=False)
+        known.move_to_end(key)
+        if len(found.nodes) >= _MAX_NODES:
+            found.nodes.pop(next(iter(found.nodes)))
+        found.nodes[node] = None
+        return found
+
+    def accepted(self, resources: Iterable[Resource], *, build: str) -> bool:
+        """Take note that a node of that build accepted these; return whether it frees one."""
+        freed = False
+        for resource in resources:
+            known = self._by_type[resource.type]
+            if not known:
+                return freed
+            found = known.get((resource.version, build))
+            if found is not None and not found.accepted:
+                freed = freed or found.spared
+                found.accepted = True
+        return freed
+
+    def diagnostics(self, wanted: Callable[[Resource], bool]) -> tuple[Diagnostic, ...]:
+        """Return the findings about resources that are still wanted."""
+        return tuple(
+            diagnostic
+            for known in self._by_type.values()
+            for rejection in known.values()
+            if wanted(rejection.resource)
+            for diagnostic in rejection.diagnostics()
+        )
+
+
+# Characters of names; after one a full stop or colon may end the sentence.
+_BEFORE: Final = r"[\w.\-|~/*]"
+_AFTER: Final = r"[\w\-|~/*]"
+
+
+def named_in(message: str, resources: Iterable[Resource]) -> tuple[Resource, ...]:
+    """Return the resources whose names the message says as whole words."""
+    return tuple(
+        resource
+        for resource in resources
+        if resource.name in message
+        and re.search(
+            rf"(?<!{_BEFORE}){re.escape(resource.name)}(?!{_AFTER})",
+            message,
+        )
+    )

@@ -1,0 +1,122 @@
+"""What the engine tells about itself: the core logs nothing and counts nothing.
+
+A reporter sees every step. The rule that is easy to break: it is called while a stream is being
+served, so it must not block, and what it raises is a mistake of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from controlplane.ads.rejections import Rejection
+from controlplane.ads.types import Send, TypeInfo
+from controlplane.model.proxy import Proxy
+
+
+class Reporter:
+    """Hears of every step and does nothing: subclass what is of interest.
+
+    `connection` is the connection id, `seconds` a length of time in seconds, `push` the
+    journal's number of the push that caused the response, 0 for the answer to a request.
+    """
+
+    def connected(self, connection: str, proxy: Proxy, *, delta: bool) -> None:
+        """A stream was opened by a proxy."""
+
+    def disconnected(self, connection: str, *, reason: str) -> None:
+        """A stream ended."""
+
+    def refused(self, peer: str, *, reason: str) -> None:
+        """A stream was refused before it had a connection id."""
+
+    def sent(self, connection: str, send: Send) -> None:
+        """A response is about to be written."""
+
+    def acknowledged(
+        self, connection: str, info: TypeInfo, *, version: str, seconds: float, push: int
+    ) -> None:
+        """A response was acknowledged, so many seconds after it was taken for sending."""
+
+    def rejected(
+        self,
+        connection: str,
+        info: TypeInfo,
+        *,
+        message: str,
+        suspects: Sequence[str],
+        culprits: Sequence[Rejection],
+        push: int,
+    ) -> None:
+        """A response was rejected; `culprits` is empty while they are being looked for."""
+
+    def stale(self, connection: str, info: TypeInfo) -> None:
+        """A request answered a response that is not the newest one."""
+
+    def unserved(self, connection: str, type_url: str) -> None:
+        """A request asked for a type that is not served."""
+
+    def warming(self, connection: str, clusters: Sequence[str]) -> None:
+        """Clusters were not acknowledged in time."""
+
+    def published(self, *, push: int, classes: int, streams: int, reason: str) -> None:
+        """A snapshot was published."""
+
+
+class Reporters(Reporter):
+    """Tells several reporters."""
+
+    def __init__(self, *reporters: Reporter) -> None:
+        self._reporters = reporters
+
+    def connected(self, connection: str, proxy: Proxy, *, delta: bool) -> None:
+        for reporter in self._reporters:
+            reporter.connected(connection, proxy, delta=delta)
+
+    def disconnected(self, connection: str, *, reason: str) -> None:
+        for reporter in self._reporters:
+            reporter.disconnected(connection, reason=reason)
+
+    def refused(self, peer: str, *, reason: str) -> None:
+        for reporter in self._reporters:
+            reporter.refused(peer, reason=reason)
+
+    def sent(self, connection: str, send: Send) -> None:
+        for reporter in self._reporters:
+            reporter.sent(connection, send)
+
+    def acknowledged(
+        self, connection: str, info: TypeInfo, *, version: str, seconds: float, push: int
+    ) -> None:
+        for reporter in self._reporters:
+            reporter.acknowledged(connection, info, version=version, seconds=seconds, push=push)
+
+    def rejected(
+        self,
+        connection: str,
+        info: TypeInfo,
+        *,
+        message: str,
+        suspects: Sequence[str],
+        culprits: Sequence[Rejection],
+        push: int,
+    ) -> None:
+        for reporter in self._reporters:
+            reporter.rejected(
+                connection, info, message=message, suspects=suspects, culprits=culprits, push=push
+            )
+
+    def stale(self, connection: str, info: TypeInfo) -> None:
+        for reporter in self._reporters:
+            reporter.stale(connection, info)
+
+    def unserved(self, connection: str, type_url: str) -> None:
+        for reporter in self._reporters:
+            reporter.unserved(connection, type_url)
+
+    def warming(self, connection: str, clusters: Sequence[str]) -> None:
+        for reporter in self._reporters:
+            reporter.warming(connection, clusters)
+
+    def published(self, *, push: int, classes: int, streams: int, reason: str) -> None:
+        for reporter in self._reporters:
+            reporter.published(push=push, classes=classes, streams=streams, reason=reason)

@@ -1,0 +1,134 @@
+"""State of the world: the session of a StreamAggregatedResources stream.
+
+A request carries the whole subscription of its type. The rule that is easy to break: a request
+that answers an older response is ignored altogether, and one that merely answers the newest
+gets no response.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from controlplane.ads.cache import Assembled, Collection, Content
+from controlplane.ads.machine import Session
+from controlplane.ads.types import (
+    NOTHING,
+    READY,
+    TYPE_BY_URL,
+    WILDCARD,
+    Close,
+    Effect,
+    Names,
+    Status,
+    TypeInfo,
+)
+from controlplane.ads.watch import Sent, Watch
+from controlplane.ads.wire import Request
+
+MAX_NAMES: Final = 200_000  # in one request
+
+
+class SotwSession(Session):
+    """One state-of-the-world stream."""
+
+    def on_request(self, request: Request, now: float) -> Effect:
+        """Take a request; source: the xDS protocol document, and Istio's ShouldRespond."""
+        info = TYPE_BY_URL.get(request.type_url)
+        if info is None:
+            self._shared.reporter.unserved(self._connection, request.type_url)
+            return NOTHING
+        if len(request.names) > MAX_NAMES:
+            return Close(Status.INVALID_ARGUMENT, f"{len(request.names)} resource names at once")
+        watch = self.watches.get(info.kind)
+        if watch is None:
+            return self._subscribe(info, request)
+        if request.nonce and watch.nonce_sent:
+            if request.nonce != watch.nonce_sent:
+                self._shared.reporter.stale(self._connection, info)
+                return NOTHING
+            self._answer(watch, request, now)
+        self._resubscribe(watch, request)
+        return READY
+
+    def _subscribe(self, info: TypeInfo, request: Request) -> Effect:
+        names = self._shared.names.intern(name for name in request.names if name != WILDCARD)
+        wildcard = info.wildcard and (WILDCARD in request.names or not request.names)
+        watch = Watch(info, names, wildcard=wildcard)
+        watch.named = bool(request.names)
+        self.watches[info.kind] = watch
+        if not wildcard and not names.names:
+            watch.owed = False
+        elif info.complete and request.version:
+            wanted, _ = self._wanted(watch)
+            watch.brought = True
+            if wanted is not None and wanted.version == request.version:
+                # The client holds exactly what would be sent. Partial responses have no version
+                # of the whole, so this is only true of complete types.
+                watch.sent = watch.accepted = wanted
+                watch.version_sent = watch.version_acked = request.version
+                watch.owed = watch.dirty = False
+        return READY
+
+    def _answer(self, watch: Watch, request: Request, now: float) -> None:
+        sent = watch.answered(request.nonce)
+        if sent is None:
+            return  # answered before: only the subscription is of interest
+        if request.error is None:
+            self._accept(watch, sent, now)
+        elif request.version == sent.version:
+            # The error is an older response's; this one is in use (Envoy 1.40 while warming).
+            self._accept(watch, sent, now)
+            watch.error = request.error.message
+        else:
+            self._reject(watch, sent, request.error, now)
+
+    def _resubscribe(self, watch: Watch, request: Request) -> None:
+        info = watch.info
+        asked = frozenset(name for name in request.names if name != WILDCARD)
+        wildcard = info.wildcard and (
+            WILDCARD in request.names or (not request.names and watch.wildcard and not watch.named)
+        )
+        watch.named = watch.named or bool(request.names)
+        known = watch.names.names
+        added = asked - known
+        spontaneous = not request.nonce and bool(watch.nonce_sent)
+        if asked != known or wildcard != watch.wildcard:
+            names = self._shared.names.intern(asked)
+            narrower = not wildcard and (watch.wildcard or bool(known - asked))
+            watch.names, watch.wildcard = names, wildcard
+            if narrower:
+                watch.forget(names)
+                watch.force &= names.names
+        elif spontaneous and (wildcard or asked):
+            # Asked again without an answer in between: the client wants it all again.
+            watch.owed = True
+            watch.force |= asked
+        if added:
+            watch.force |= added
+            watch.owed = watch.owed or info.complete
+        if not wildcard and not asked:
+            watch.owed = False
+            watch.force.clear()
+        watch.dirty = True
+
+    def _content(self, watch: Watch, wanted: Collection) -> Content | None:
+        difference = wanted.difference(watch.sent)
+        if watch.info.complete:
+            if watch.owed or watch.force or difference.changed or difference.removed:
+                return wanted.content()
+            return None
+        names: Names = difference.changed
+        if watch.force:
+            names |= watch.force & wanted.by_name.keys()
+        return wanted.content(names) if names else None
+
+    def _assemble(self, content: Content) -> Assembled:
+        return content.sotw(self._shared.sequences)
+
+    def _omission_deletes(self, watch: Watch) -> bool:
+        return watch.info.complete and watch.brought
+
+    def _taken_away(self, watch: Watch, sent: Sent) -> Names:
+        if not watch.info.complete or watch.accepted is None:
+            return frozenset()
+        return frozenset(name for name in watch.accepted.by_name if sent.state.get(name) is None)

@@ -1,0 +1,274 @@
+"""What the streams of one class shall hold at one moment.
+
+A `ClassView` is never changed; the next snapshot gives the next view, which takes over every
+collection whose content is the same, so that "nothing changed" is an identity check. The rule
+that is easy to break: a view asks the generator only about its own snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+from weakref import WeakKeyDictionary
+
+from controlplane.ads.cache import Collection, NameSet, same
+from controlplane.ads.types import Names, ResourceGenerator
+from controlplane.model.names import Host
+from controlplane.model.snapshot import Snapshot
+from controlplane.translate.resources import Resource, ResourceType
+from controlplane.translate.scope import ProxyClass
+
+MAX_UNKNOWN: Final = 5_000
+"""Names that nobody knows are answered up to this many per stream and type; a client that asks
+for more is not an Envoy that follows its configuration."""
+
+
+class Retained(NamedTuple):
+    """A cluster that is no longer wanted and still shown; `until` is in the clock's seconds."""
+
+    cluster: Resource
+    assignment: Resource | None
+    until: float
+
+
+class ClassView:
+    """The resources of a class in a snapshot."""
+
+    __slots__ = (
+        "_eds_names",
+        "_generator",
+        "_retaining",
+        "_selections",
+        "_was",
+        "base",
+        "cls",
+        "clusters",
+        "listeners",
+        "push",
+        "retained",
+        "route_names",
+        "snapshot",
+    )
+
+    def __init__(
+        self,
+        generator: ResourceGenerator,
+        cls: ProxyClass,
+        snapshot: Snapshot,
+        *,
+        clusters: Collection,
+        listeners: Collection,
+        push: int = 0,
+        base: ClassView | None = None,
+        retained: Mapping[str, Retained] | None = None,
+    ) -> None:
+        self._generator: Final = generator
+        self.cls: Final = cls
+        self.snapshot: Final = snapshot
+        self.clusters: Final = clusters
+        self.listeners: Final = listeners
+        self.push: Final = push
+        self.base: Final = base or self
+        self.retained: Final[Mapping[str, Retained]] = retained or {}
+        self.route_names: Final[Names] = (
+            base.route_names
+            if base is not None
+            else frozenset(name for item in listeners.by_name.values() for name in item.routes)
+        )
+        self._eds_names: Names | None = None
+        self._selections: dict[ResourceType, WeakKeyDictionary[NameSet, Collection]] = {}
+        self._was: Mapping[ResourceType, WeakKeyDictionary[NameSet, Collection]] = {}
+        self._retaining: dict[tuple[str, ...], ClassView] = {}
+
+    @classmethod
+    def first(
+        cls, generator: ResourceGenerator, proxy_class: ProxyClass, snapshot: Snapshot
+    ) -> ClassView:
+        """Return the view of a class that has none yet."""
+        return cls(
+            generator,
+            proxy_class,
+            snapshot,
+            clusters=Collection.of(ResourceType.CLUSTER, generator.clusters(snapshot, proxy_class)),
+            listeners=Collection.of(
+                ResourceType.LISTENER, generator.listeners(snapshot, proxy_class)
+            ),
+        )
+
+    def after_config(
+        self, snapshot: Snapshot, *, unread: frozenset[ResourceType], push: int
+    ) -> ClassView:
+        """Return the view in a snapshot whose configuration changed.
+
+        Types in `unread` read nothing of what changed and are taken over.
+        """
+        clusters = (
+            self.clusters
+            if ResourceType.CLUSTER in unread
+            else _kept(
+                self.clusters,
+                Collection.of(ResourceType.CLUSTER, self._generator.clusters(snapshot, self.cls)),
+            )
+        )
+        listeners = (
+            self.listeners
+            if ResourceType.LISTENER in unread
+            else _kept(
+                self.listeners,
+                Collection.of(ResourceType.LISTENER, self._generator.listeners(snapshot, self.cls)),
+            )
+        )
+        view = ClassView(
+            self._generator, self.cls, snapshot, clusters=clusters, listeners=listeners, push=push
+        )
+        for kind, known in self._selections.items():
+            if kind in unread:
+                view._selections[kind] = WeakKeyDictionary(known)
+        view._was = self._selections
+        return view
+
+    def after_endpoints(
+        self, snapshot: Snapshot, hosts: frozenset[Host], *, push: int
+    ) -> ClassView:
+        """Return the view in a snapshot in which only the endpoints of these hosts changed."""
+        view = ClassView(
+            self._generator,
+            self.cls,
+            snapshot,
+            clusters=self.clusters,
+            listeners=self.listeners,
+            push=push,
+        )
+        for kind, known in self._selections.items():
+            view._selections[kind] = WeakKeyDictionary(known)
+        chosen = view._selections.setdefault(ResourceType.ENDPOINT, WeakKeyDictionary())
+        for names, old in list(chosen.items()):
+            instead: dict[str, Resource | None] = {}
+            for name in names.of_hosts(hosts):
+                made = self._generator.load_assignment(snapshot, self.cls, name)
+                if not same(made, old.get(name)):
+                    instead[name] = made
+            if instead:
+                chosen[names] = old.overlay(instead)
+        return view
+
+    def retaining(self, retained: Mapping[str, Retained]) -> ClassView:
+        """Return this view with clusters that are on their way out beside its own."""
+        kept = {name: item for name, item in retained.items() if name not in self.clusters.by_name}
+        if not kept:
+            return self
+        key = tuple(sorted(f"{name}={item.cluster.version}" for name, item in kept.items()))
+        found = self._retaining.get(key)
+        if found is None:
+            shown = self.clusters.overlay({name: item.cluster for name, item in kept.items()})
+            found = self._retaining[key] = ClassView(
+                self._generator,
+                self.cls,
+                self.snapshot,
+                clusters=shown,
+                listeners=self.listeners,
+                push=self.push,
+                base=self,
+                retained=kept,
+            )
+        return found
+
+    def collection(self, kind: ResourceType, names: NameSet | None) -> Collection:
+        """Return what a client shall hold: everything when `names` is None, else these."""
+        match kind:
+            case ResourceType.CLUSTER:
+                return self.clusters if names is None else self.clusters.restrict(names)
+            case ResourceType.LISTENER:
+                return self.listeners if names is None else self.listeners.restrict(names)
+            case _:
+                return Collection(kind, {}) if names is None else self._select(kind, names)
+
+    def _select(self, kind: ResourceType, names: NameSet) -> Collection:
+        if self.base is not self:
+            chosen = self.base._select(kind, names)
+            if kind is not ResourceType.ENDPOINT:
+                return chosen
+            return chosen.overlay(
+                {
+                    item.assignment.name: item.assignment
+                    for item in self.retained.values()
+                    if item.assignment is not None and item.assignment.name in names.names
+                }
+            )
+        selections = self._selections.setdefault(kind, WeakKeyDictionary())
+        found = selections.get(names)
+        if found is None:
+            made = Collection.of(kind, self._generate(kind, names.names))
+            before = self._was.get(kind)
+            old = before.get(names) if before is not None else None
+            found = selections[names] = made if old is None else _kept(old, made)
+        return found
+
+    def _generate(self, kind: ResourceType, names: Names) -> Iterable[Resource]:
+        known = self.eds_names if kind is ResourceType.ENDPOINT else self.route_names
+        unknown = 0
+        for name in sorted(names):
+            if name not in known:
+                unknown += 1
+                if unknown > MAX_UNKNOWN:
+                    continue
+            if kind is ResourceType.ENDPOINT:
+                yield self._generator.load_assignment(self.snapshot, self.cls, name)
+            else:
+                yield self._generator.route(self.snapshot, self.cls, name)
+
+    @property
+    def eds_names(self) -> Names:
+        """The names that the EDS clusters of the class ask for."""
+        if self._eds_names is None:
+            self._eds_names = frozenset(
+                item.eds_name for item in self.clusters.by_name.values() if item.eds_name
+            )
+        return self._eds_names
+
+    def selections(self, kind: ResourceType) -> tuple[Collection, ...]:
+        """Return the collections that streams of the class asked for by name."""
+        known = self.base._selections.get(kind)
+        return () if known is None else tuple(known.values())
+
+    def collections(self) -> tuple[Collection, ...]:
+        """Return every collection of the view."""
+        return (
+            self.clusters,
+            self.listeners,
+            *self.selections(ResourceType.ENDPOINT),
+            *self.selections(ResourceType.ROUTE),
+        )
+
+    def uses(self) -> Names:
+        """Return the clusters that listeners and requested routes of the class name."""
+        found: set[str] = set()
+        for item in self.listeners.by_name.values():
+            found |= item.clusters
+        for selection in self.selections(ResourceType.ROUTE):
+            for item in selection.by_name.values():
+                found |= item.clusters
+        return frozenset(found)
+
+    def assignment(self, name: str) -> Resource | None:
+        """Return the load assignment of that name if a stream asked for it."""
+        for selection in self.selections(ResourceType.ENDPOINT):
+            found = selection.get(name)
+            if found is not None:
+                return found
+        return None
+
+    def forget_before(self, successor: ClassView) -> None:
+        """Free the assembled responses that only this view needed."""
+        kept = set(map(id, successor.collections()))
+        for collection in self.collections():
+            if id(collection) not in kept:
+                collection.superseded()
+        self._was = {}
+
+
+def _kept(old: Collection, new: Collection) -> Collection:
+    """Return the old collection when the new one says the same."""
+    if len(old) == len(new) and not new.difference(old).changed:
+        return old
+    return new

@@ -1,0 +1,132 @@
+"""What one stream knows about one resource type: subscription, what was sent, what was answered.
+
+A record of state without decisions; those are the session's. Times are the clock's seconds. The
+rule that is easy to break: `sent` is what the client was told, `accepted` what it took.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Final
+
+from controlplane.ads.bisection import Bisection
+from controlplane.ads.cache import Assembled, Collection, Content, NameSet
+from controlplane.ads.types import Nonce, TypeInfo
+from controlplane.translate.resources import Resource
+
+_HISTORY: Final = 8  # responses whose answer may still come
+
+
+class Sent:
+    """One response that was sent."""
+
+    __slots__ = ("content", "nonce", "push", "state", "time", "version")
+
+    def __init__(
+        self,
+        *,
+        nonce: Nonce,
+        version: str,
+        content: Content,
+        state: Collection,
+        time: float,
+        push: int,
+    ) -> None:
+        self.nonce: Final = nonce
+        self.version: Final = version
+        self.content: Final = content
+        self.state: Final = state  # what the client holds when it accepts
+        self.time: Final = time
+        self.push: Final = push
+
+
+class Watch:
+    """The state of one resource type on one stream."""
+
+    __slots__ = (
+        "accepted", "based", "bisection", "brought", "dirty", "error", "force", "fresh", "hold_until",
+        "info", "initial", "last_sequence", "named", "names", "nonce_acked", "nonce_sent", "owed",
+        "push", "retried", "sent", "time_acked", "time_sent", "unanswered", "version_acked",
+        "version_sent", "wildcard",
+    )  # fmt: skip
+
+    def __init__(self, info: TypeInfo, names: NameSet, *, wildcard: bool) -> None:
+        self.info: Final = info
+        self.names = names
+        self.wildcard = wildcard
+        self.named = bool(names.names)  # whether the client has ever subscribed by name
+        self.dirty = True  # whether `take` has to look
+        self.owed = True  # whether an answer is due even when there is nothing new
+        self.force: set[str] = set()  # names to send even when they are known
+        self.based: Collection | None = None  # what the view said when `take` last looked
+        self.sent: Collection | None = None
+        self.accepted: Collection | None = None
+        self.brought = False  # whether a state-of-the-world client came with a version
+        self.initial: Mapping[str, str] = {}  # what a delta client brought along
+        self.bisection: Bisection | None = None
+        self.retried = False  # whether everything was sent once more after a rejection
+        self.hold_until: float | None = None
+        self.unanswered: deque[Sent] = deque(maxlen=_HISTORY)
+        self.last_sequence = -1
+        self.fresh = 0
+        self.push = 0
+        self.nonce_sent = ""
+        self.nonce_acked = ""
+        self.version_sent = ""
+        self.version_acked = ""
+        self.time_sent = 0.0
+        self.time_acked = 0.0
+        self.error = ""
+
+    @property
+    def selected(self) -> NameSet | None:
+        """The subscribed names, None for everything."""
+        return None if self.wildcard else self.names
+
+    def has_accepted(self, resource: Resource) -> bool:
+        """Whether the client is known to hold exactly this resource."""
+        if self.accepted is None:
+            return False
+        held = self.accepted.get(resource.name)
+        return held is not None and held.version == resource.version
+
+    def predecessor(self, name: str) -> Resource | None:
+        """Return the resource of that name that the client accepted."""
+        return None if self.accepted is None else self.accepted.get(name)
+
+    def settled(self) -> bool:
+        """Whether everything wanted was sent and accepted."""
+        return (
+            not self.dirty
+            and self.hold_until is None
+            and self.bisection is None
+            and self.nonce_acked == self.nonce_sent
+        )
+
+    def take_nonce(self, assembled: Assembled) -> tuple[Nonce, bytes]:
+        """Return a nonce that is new on this stream and the response under it.
+
+        A response that is newer than every one sent before goes out as it is, shared by all
+        streams; one that may have been sent before gets a header of its own.
+        """
+        if assembled.sequence > self.last_sequence:
+            self.last_sequence = assembled.sequence
+            return assembled.nonce, assembled.payload
+        self.fresh += 1
+        nonce = Nonce(f"{assembled.nonce}-{self.fresh}")
+        return nonce, assembled.with_nonce(nonce)
+
+    def answered(self, nonce: str) -> Sent | None:
+        """Return the response with that nonce, and forget those before it."""
+        if not any(sent.nonce == nonce for sent in self.unanswered):
+            return None
+        while True:
+            sent = self.unanswered.popleft()
+            if sent.nonce == nonce:
+                return sent
+
+    def forget(self, names: NameSet) -> None:
+        """The client dropped everything but these names."""
+        if self.sent is not None:
+            self.sent = self.sent.restrict(names)
