@@ -1,4 +1,4 @@
-"""`pylot demo` is what a newcomer sees first: quick to the page, right, and gone without a trace."""
+"""`pylot demo` is what a newcomer sees first: quick, right, and gone without a trace."""
 
 from __future__ import annotations
 
@@ -135,10 +135,14 @@ def test_the_demo_checks_the_classic_exercises() -> None:
 
 def test_two_demos_run_side_by_side() -> None:
     first_port, second_port = free_ports(2)
-    with demo("--port", str(first_port)) as first, demo("--port", str(second_port)) as second:
-        for process, port in ((first, first_port), (second, second_port)):
-            read_until(process, r"^in sync: ")
-            assert "The Comedy of Errors" in page(port)[0]
-        for process in (first, second):
-            process.terminate()
-        assert [process.wait(timeout=PATIENCE) for process in (first, second)] == [0, 0]
+    with demo("--port", str(first_port)) as first:
+        read_until(first, r"^in sync: ")
+        with demo("--port", str(second_port)) as second:
+            read_until(second, r"^in sync: ")
+            for port in (first_port, second_port):
+                assert "The Comedy of Errors" in page(port)[0]
+            second.terminate()
+            assert second.wait(timeout=PATIENCE) == 0
+        assert "The Comedy of Errors" in page(first_port)[0]
+        first.terminate()
+        assert first.wait(timeout=PATIENCE) == 0
