@@ -8,7 +8,9 @@ identity.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import gc
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final, NamedTuple, TypeVar
 
 from controlplane.model.base import FrozenDict
@@ -43,6 +45,7 @@ class _Made(NamedTuple):
 
 
 _NOT_MADE: Final = _Made()
+_MANY: Final = 100
 
 
 def make_snapshot(
@@ -83,6 +86,7 @@ class Assembler:
         self._domain: Final = domain
         self._mesh = mesh or MeshConfig()
         self._last = previous or EMPTY
+        self._inherited = previous is not None
         self._groups: Final = Groups()
         self._world: Final = self._groups.world
         self._provenance: dict[ObjectRef, Provenance] = {}
@@ -155,6 +159,7 @@ class Assembler:
         )
         groups.changed.clear()
         self._last = made
+        self._inherited = False
         return made
 
     def _diagnostics(self, given: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
@@ -165,7 +170,8 @@ class Assembler:
         """Return the last mapping when nothing in it changed, else a copy of the current one."""
         if field not in self._groups.changed and len(current) == len(last):
             return last
-        return last if last == current else dict(current)
+        # Only against a snapshot of another assembler can "changed" turn out to be equal.
+        return last if self._inherited and last == current else dict(current)
 
     def _services(self) -> tuple[Service, ...]:
         last = self._last.services
@@ -180,8 +186,14 @@ class Assembler:
         if groups.dirty_nodes:
             groups.dirty.update(self._users_of_nodes(groups.dirty_nodes))
             groups.dirty_nodes.clear()
+        with _garbage_left_alone(len(groups.dirty)):
+            self._remake_units(groups.dirty)
+        groups.dirty.clear()
+
+    def _remake_units(self, units: set[ObjectRef]) -> None:
+        groups = self._groups
         touched: set[Host] = set()
-        for unit in groups.dirty:
+        for unit in units:
             old = self._made.pop(unit, _NOT_MADE)
             item = groups.objects.get(unit)
             new = _NOT_MADE if item is None else self._make(item)
@@ -193,7 +205,6 @@ class Assembler:
             for host in new.by_host:
                 self._claims.setdefault(host, set()).add(unit)
             touched |= old.by_host.keys() | new.by_host.keys()
-        groups.dirty.clear()
         for host in touched:
             self._settle(host)
 
@@ -326,6 +337,19 @@ class Assembler:
                 by_ip[address] = mine
             else:
                 by_ip.pop(address, None)
+
+
+@contextmanager
+def _garbage_left_alone(units: int) -> Iterator[None]:
+    """Keep the collector from walking a big mesh again and again while it is being built."""
+    if units < _MANY or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _aged(current: Mapping[ObjectRef, ObjectT], last: tuple[ObjectT, ...]) -> tuple[ObjectT, ...]:

@@ -76,7 +76,8 @@ class _Collector:
             port.name: port for port in service.ports if port.protocol is not Protocol.UDP
         }
         self.found: dict[str, dict[tuple[str, int], Endpoint]] = {name: {} for name in self.ports}
-        self.targets: dict[str, dict[ServiceTarget, None]] = {}
+        self.targets: dict[str, tuple[ServiceTarget, ...]] = {}
+        self._alone: dict[tuple[str, int], tuple[ServiceTarget]] = {}
         self.pods: set[tuple[str, str]] = set()
         self.drains = PERSISTENT_SESSION in service.labels
         self._workloads: dict[tuple[str, str, str], Workload] = {}
@@ -93,8 +94,12 @@ class _Collector:
         source: ObjectRef | None = None,
     ) -> None:
         """Take one endpoint; without health it is only a target, as a pod that shuts down."""
-        target = ServiceTarget(self.service.host, port.number, port.name, number)
-        self.targets.setdefault(address, {})[target] = None
+        target = self._target(port, number)
+        others = self.targets.get(address)
+        if others is None:
+            self.targets[address] = target
+        elif target[0] not in others:
+            self.targets[address] = tuple(sorted((*others, *target)))
         if health is None:
             return
         made = Endpoint(
@@ -131,6 +136,15 @@ class _Collector:
             self._workloads[shared] = made
         return made
 
+    def _target(self, port: ServicePort, number: int) -> tuple[ServiceTarget]:
+        """Return the target of a port, one object for all endpoints of the service."""
+        key = (port.name, number)
+        found = self._alone.get(key)
+        if found is None:
+            found = (ServiceTarget(self.service.host, port.number, port.name, number),)
+            self._alone[key] = found
+        return found
+
     def result(self) -> Found:
         """Return everything in its fixed order."""
         by_port = FrozenDict(
@@ -140,7 +154,7 @@ class _Collector:
         )
         return Found(
             ServiceEndpoints(by_port=by_port) if by_port else NO_ENDPOINTS,
-            {address: tuple(sorted(found)) for address, found in self.targets.items()},
+            self.targets,
             frozenset(self.pods),
         )
 

@@ -59,8 +59,7 @@ class _Header(msgspec.Struct, rename="camel"):
 
     api_version: str = ""
     kind: str = ""
-    metadata: msgspec.Raw | None = None
-    items: msgspec.Raw | None = None
+    items: msgspec.Raw = msgspec.Raw()
 
 
 def parse_file(file: str, data: bytes) -> ParsedFile:
@@ -127,7 +126,7 @@ class _FileParser:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._slow_json(data, line)
             return
-        if header.items is not None and header.kind.endswith("List"):
+        if header.kind.endswith("List") and bytes(header.items):
             self._json_list(data, header.items, line)
             return
         found = find_kind(header.api_version, header.kind)
