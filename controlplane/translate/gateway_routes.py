@@ -16,7 +16,12 @@ from controlplane.translate.destinations import Destinations
 from controlplane.translate.gateways import MergedServer, matching_hosts, merged_gateways
 from controlplane.translate.http_route import HttpRouteInput
 from controlplane.translate.scope import OutboundClass
-from controlplane.translate.virtual_hosts import RuleContent, VirtualHostInput, with_port
+from controlplane.translate.virtual_hosts import (
+    RuleContent,
+    VirtualHostInput,
+    bracketed,
+    with_port,
+)
 
 Rules = tuple[tuple[HttpRouteInput, ...], ...]
 
@@ -112,7 +117,7 @@ def _collapse(opened: dict[Host, _Opened]) -> list[VirtualHostInput]:
         out.append(
             VirtualHostInput(
                 name=with_port(hosts[0], opened[hosts[0]].port),
-                domains=tuple(hosts),
+                domains=tuple(bracketed(host) for host in hosts),
                 content=RuleContent(rules=rules),
                 sources=tuple(sources),
                 require_tls=require_tls,

@@ -38,6 +38,7 @@ from controlplane.translate.virtual_hosts import (
     ServiceContent,
     VirtualHostInput,
     alternate_names,
+    bracketed,
     service_domains,
     with_port,
 )
@@ -153,7 +154,7 @@ class SidecarRoutes:
                 continue
             content = RuleContent(rules=(chosen,))
             for host in others:
-                yield _Plan(with_port(host, port), (host,), frozenset(), content, None)
+                yield _Plan(with_port(host, port), (bracketed(host),), frozenset(), content, None)
             for service in callable_:
                 ruled.add(service.host)
                 yield self._plan(service, port, content)
@@ -230,7 +231,7 @@ def _share_domains(plans: list[_Plan], *, ported: list[int] | None) -> tuple[Vir
         names.add(plan.name)
         kept: list[str] = []
         for domain in plan.domains:
-            if domain in plan.expanded and domain in real:
+            if domain == "*" or (domain in plan.expanded and domain in real):
                 continue
             spellings: Iterable[str] = (domain,)
             if ported is not None:

@@ -148,8 +148,8 @@ def service_domains(
     if headless:
         # A single endpoint is called by its host name in front of the service's.
         names += [f"*.{name}" for name in names if not name.startswith("*")]
-    names += [f"[{address}]" if ":" in address else address for address in addresses]
-    return tuple(names)
+    names += addresses
+    return tuple(bracketed(name) for name in names)
 
 
 def alternate_names(host: str, dns_domain: str) -> tuple[str, ...]:
@@ -172,9 +172,14 @@ def alternate_names(host: str, dns_domain: str) -> tuple[str, ...]:
     return (*absolute, short, f"{short}.svc")
 
 
+def bracketed(name: str) -> str:
+    """Return a host as requests say it: an IPv6 address stands in brackets."""
+    return f"[{name}]" if ":" in name and not name.startswith("[") else name
+
+
 def with_port(domain: str, port: int) -> str:
-    """`DOMAIN:PORT`; an IPv6 domain is already in brackets."""
-    return f"{domain}:{port}"
+    """`DOMAIN:PORT`, an IPv6 address in brackets."""
+    return f"{bracketed(domain)}:{port}"
 
 
 def _is_address(host: str) -> bool:

@@ -16,7 +16,14 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.golden.support import GOLDEN
+from controlplane.model.assemble import make_snapshot
+from controlplane.model.proxy import make_proxy
+from controlplane.translate.route_match import regex_problem
+from controlplane.translate.routes import join_route, route_input
+from controlplane.translate.scope import Classifier
+from controlplane.translate.virtual_hosts import build_virtual_host
+from tests.envoy.random_routes import Maker
+from tests.golden.support import GOLDEN, expand, make_object
 
 pytestmark = pytest.mark.envoy
 
@@ -36,7 +43,18 @@ def golden_routes() -> list[dict[str, Any]]:
 
 def bootstrap(routes: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a bootstrap with one listener for each route configuration."""
-    return {"static_resources": {"listeners": [_listener(*entry) for entry in enumerate(routes)]}}
+    return {
+        # As in the bootstrap of Istio's agent: Envoy's own limit is an expression of 100 steps.
+        "layered_runtime": {
+            "layers": [
+                {
+                    "name": "static",
+                    "static_layer": {"re2.max_program_size.error_level": 32768},
+                }
+            ]
+        },
+        "static_resources": {"listeners": [_listener(*entry) for entry in enumerate(routes)]},
+    }
 
 
 def _listener(index: int, route: dict[str, Any]) -> dict[str, Any]:
@@ -95,3 +113,50 @@ def test_a_domain_claimed_twice_would_be_refused(tmp_path: Path) -> None:
     first = route["virtual_hosts"][0]
     broken = {**route, "virtual_hosts": [first, {**first, "name": "another"}]}
     assert "Only unique values for domains are permitted" in refusal([broken], tmp_path)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_random_virtual_services_cannot_spoil_a_route_configuration(
+    seed: int, tmp_path: Path
+) -> None:
+    maker = Maker(seed)
+    objects = []
+    for number in range(150):
+        objects.append(make_object(maker.virtual_service(number)))
+        port = {"name": "http", "port": 80}
+        spec = {"clusterIP": f"10.0.0.{number + 1}", "ports": [port]}
+        metadata = {"name": f"s{number}"}
+        objects.append(make_object({"kind": "Service", "metadata": metadata, "spec": spec}))
+    snapshot = make_snapshot(objects)
+    proxy = make_proxy("sidecar~10.1.0.1~client.default~default.svc.cluster.local")
+    value = route_input(snapshot, Classifier(snapshot).classify(proxy).outbound, "80")
+    made = join_route(value, tuple(build_virtual_host(host) for host in value.virtual_hosts))
+    assert made.resource is not None
+    assert len(value.virtual_hosts) > 150
+    assert refusal([expand(made.resource)], tmp_path)[-2000:] == ""
+
+
+REFUSED = ["*", "a**", "(", "[a-", "(?=x)", "(?<!x)y", r"(a)\1", "a++", "a{2}+", "a{1001}", ""]
+ACCEPTED = [
+    r"^/v[12]/.*$", "(?i)a", "a(?i)b", "(?P<n>x)", r"\pL+", "[[:alpha:]]+", r"\Qa+b\E", "a{1000}",
+    r"\d+\.\w*?", r"[*+]+", r"a\++", r"\\1", "(?:a|b)?", "a}+",
+]  # fmt: skip
+
+
+def _matching(regex: str) -> dict[str, Any]:
+    route = {"match": {"safe_regex": {"regex": regex}}, "direct_response": {"status": 200}}
+    host = {"name": "all", "domains": ["*"], "routes": [route]}
+    return {"name": "regex", "virtual_hosts": [host]}
+
+
+@pytest.mark.parametrize("regex", REFUSED)
+def test_an_expression_that_is_called_a_mistake_would_be_refused(
+    regex: str, tmp_path: Path
+) -> None:
+    assert regex_problem(regex) is not None
+    assert refusal([_matching(regex)], tmp_path) != ""
+
+
+def test_an_expression_that_is_accepted_is_never_called_a_mistake(tmp_path: Path) -> None:
+    assert refusal([_matching(regex) for regex in ACCEPTED], tmp_path) == ""
+    assert {regex: regex_problem(regex) for regex in ACCEPTED} == dict.fromkeys(ACCEPTED)
