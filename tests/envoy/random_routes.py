@@ -8,8 +8,8 @@ from typing import Any, Final
 TEXTS: Final = (
     "", "a", "/", "/a", "a b", "a\nb", "\0", "ä", "%", "%%", "%2", "*", ".*", "a{2,1}", "(", "[",
     "\\", "a|b", "(?i)a", "(?!a)", "\\1", "\\d+", "host", ":path", ":authority", "x-a", "X-A",
-    "x" * 2000, "{a}", "a:80", "[::1]", "reviews", "reviews.default", "5xx", "5xx,503", "-1", "0", "https",
-    "ftp",
+    "x" * 2000, "{a}", "a:80", "[::1]", "reviews", "reviews.default", "5xx", "5xx,503", "-1", "0",
+    "https", "ftp",
 )  # fmt: skip
 NUMBERS: Final = (0, 1, -1, 42, 80, 100, 200, 301, 308, 399, 418, 500, 599, 600, 65535, 2147483647)
 DURATIONS: Final = ("0s", "1ms", "-1s", "0.5s", "7s", "24h", "1ns", "250000h", "2540000h")
