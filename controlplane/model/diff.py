@@ -1,0 +1,90 @@
+"""What differs between two snapshots, found by identity.
+
+The rule that is easy to break: nothing here compares by value. That what is equal is also
+identical is the promise of `assemble`; a broken promise only costs work, never a lost change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from controlplane.model.base import Model
+from controlplane.model.meta import Object, ObjectRef
+from controlplane.model.names import Host
+from controlplane.model.services import Service
+from controlplane.model.snapshot import Snapshot
+
+
+class Change(Model):
+    """The parts of the mesh that differ between two snapshots.
+
+    `objects` are routing and gateway objects and what declares services; `services` are hosts
+    whose service differs, `endpoints` hosts whose endpoints do. `full` means that anything may
+    differ: the settings of the mesh, its domain, or namespaces.
+    """
+
+    objects: frozenset[ObjectRef] = frozenset()
+    services: frozenset[Host] = frozenset()
+    endpoints: frozenset[Host] = frozenset()
+    mesh: bool = False
+    namespaces: bool = False
+
+    @property
+    def full(self) -> bool:
+        """Whether the change reaches everything."""
+        return self.mesh or self.namespaces
+
+    @property
+    def only_endpoints(self) -> bool:
+        """Whether load assignments are all that can differ."""
+        return bool(self.endpoints) and not (self.full or self.objects or self.services)
+
+    def __bool__(self) -> bool:
+        """Whether anything differs."""
+        return bool(self.full or self.objects or self.services or self.endpoints)
+
+
+NO_CHANGE: Final = Change()
+
+
+def diff(old: Snapshot, new: Snapshot) -> Change:
+    """Return what differs between two snapshots."""
+    services = _keys(old.service_by_host, new.service_by_host)
+    changed: set[ObjectRef] = set()
+    for before, after in (
+        (old.virtual_services, new.virtual_services),
+        (old.destination_rules, new.destination_rules),
+        (old.gateways, new.gateways),
+    ):
+        changed |= _refs(before, after)
+    for host in services:
+        for snapshot in (old, new):
+            service: Service | None = snapshot.service_by_host.get(host)
+            if service is not None:
+                changed.add(service.ref)
+    return Change(
+        objects=frozenset(changed),
+        services=frozenset(services),
+        endpoints=frozenset(_keys(old.endpoints, new.endpoints)),
+        mesh=old.mesh is not new.mesh or old.domain != new.domain,
+        namespaces=old.namespaces is not new.namespaces,
+    )
+
+
+def _keys(old: Mapping[Host, object], new: Mapping[Host, object]) -> set[Host]:
+    if old is new:
+        return set()
+    changed = {key for key, value in new.items() if old.get(key) is not value}
+    changed.update(key for key in old if key not in new)
+    return changed
+
+
+def _refs(old: Iterable[Object], new: Iterable[Object]) -> set[ObjectRef]:
+    if old is new:
+        return set()
+    before = {id(item): item for item in old}
+    after = {id(item): item for item in new}
+    return {item.ref for key, item in before.items() if key not in after} | {
+        item.ref for key, item in after.items() if key not in before
+    }

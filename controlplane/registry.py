@@ -1,0 +1,191 @@
+"""Folds the steps of all sources into snapshots and says when each is published.
+
+Owns the one reference to the current snapshot. The core is synchronous (`deliver`, `tick`);
+`run` only waits for the right moments. The rule that is easy to break: config that still waits
+must not slip out with an endpoint change, so it stays outside the assembler until it is due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
+
+from controlplane.model.assemble import Assembler
+from controlplane.model.core import Endpoints, EndpointSlice, Node, Pod
+from controlplane.model.diagnostics import Diagnostic
+from controlplane.model.diff import Change, diff
+from controlplane.model.mesh import MeshConfig
+from controlplane.model.meta import Object, ObjectRef, Provenance
+from controlplane.model.service_entry import WorkloadEntry
+from controlplane.model.snapshot import EMPTY, Snapshot
+from controlplane.pacing import Pacing
+from controlplane.sources.base import Delta, Source
+
+Publish = Callable[[Snapshot, Snapshot, Change], None]
+Reporter = Callable[[tuple[Diagnostic, ...], tuple[Diagnostic, ...]], None]
+
+_ENDPOINT_KINDS: Final = frozenset(
+    kind.KIND for kind in (EndpointSlice, Endpoints, Pod, WorkloadEntry, Node)
+)
+
+_Entry = tuple[Object, Provenance]
+
+
+def _report_nothing(_new: tuple[Diagnostic, ...], _gone: tuple[Diagnostic, ...]) -> None:
+    """Stand in for a reporter where nobody listens."""
+
+
+class Registry:
+    """The objects of all sources and the snapshot that is valid now.
+
+    `sources` are the names of all sources, the stronger first: of two objects with one
+    reference that of the stronger source counts. `publish` gets the old snapshot, the new one
+    and what differs; `reporter` the diagnostics that are new and those that are gone.
+    """
+
+    def __init__(
+        self,
+        publish: Publish,
+        *,
+        sources: Iterable[str],
+        domain: str = "cluster.local",
+        mesh: MeshConfig | None = None,
+        pacing: Pacing | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        reporter: Reporter = _report_nothing,
+    ) -> None:
+        self._publish: Final = publish
+        self._reporter: Final = reporter
+        self._clock: Final = clock
+        self._pacing: Final = pacing or Pacing()
+        self._assembler: Final = Assembler(mesh=mesh, domain=domain)
+        self._objects: Final[dict[str, dict[ObjectRef, _Entry]]] = {name: {} for name in sources}
+        self._diagnostics: Final[dict[str, tuple[Diagnostic, ...]]] = {}
+        self._waiting_for: set[str] = set(self._objects)
+        self._waiting_config: dict[ObjectRef, None] = {}
+        self._waiting_mesh: MeshConfig | None = None
+        self._snapshot = EMPTY
+        self._published = False
+        self._wake: Final = asyncio.Event()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot that was published last, an empty one before the first."""
+        return self._snapshot
+
+    @property
+    def ready(self) -> bool:
+        """Whether every source delivered its first full state and the result is published."""
+        return self._published
+
+    @property
+    def waiting_for(self) -> tuple[str, ...]:
+        """The names of the sources that have not delivered their first full state."""
+        return tuple(sorted(self._waiting_for))
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """Everything that is wrong now, in a fixed order."""
+        return self._snapshot.diagnostics
+
+    def deliver(self, source: str, delta: Delta) -> None:
+        """Take one step of a source; `tick` publishes what follows from it."""
+        now = self._clock()
+        mine = self._objects[source]
+        endpoints: list[ObjectRef] = []
+        config = False
+        for item, origin in delta.upserts:
+            mine[item.ref] = (item, origin)
+        removed = [ref for ref in delta.removals if mine.pop(ref, None) is not None]
+        for ref in (*(item.ref for item, _ in delta.upserts), *removed):
+            if ref.kind in _ENDPOINT_KINDS:
+                endpoints.append(ref)
+            else:
+                self._waiting_config[ref] = None
+                config = True
+        if delta.mesh is not None:
+            self._waiting_mesh = delta.mesh
+            config = True
+        if delta.diagnostics is not None and delta.diagnostics != self._diagnostics.get(source):
+            self._diagnostics[source] = delta.diagnostics
+            config = True
+        if endpoints:
+            self._fold(endpoints)
+            self._pacing.note_endpoints(now)
+        if config:
+            self._pacing.note_config(now)
+        if delta.synced:
+            self._waiting_for.discard(source)
+        self._wake.set()
+
+    def tick(self) -> float | None:
+        """Publish what is due; returns the seconds until something else is, None for never.
+
+        Before every source is synced nothing is published; then everything at once.
+        """
+        if self._waiting_for:
+            return None
+        now = self._clock()
+        if not self._published:
+            self._release(now, config=True)
+        due = self._pacing.due
+        if due is None:
+            return None
+        if due > now:
+            return due - now
+        config_due = self._pacing.config_due
+        self._release(now, config=config_due is not None and config_due <= now)
+        due = self._pacing.due
+        return None if due is None else max(0.0, due - now)
+
+    async def run(self, sources: Iterable[Source]) -> None:
+        """Run sources and publish until cancelled; an exception of a source ends it."""
+        async with asyncio.TaskGroup() as group:
+            for source in sources:
+                group.create_task(source.run(partial(self.deliver, source.name)))
+            group.create_task(self._pace())
+
+    async def _pace(self) -> None:
+        while True:
+            delay = self.tick()
+            try:
+                async with asyncio.timeout(delay):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+            self._wake.clear()
+
+    def _fold(self, refs: Iterable[ObjectRef]) -> None:
+        """Pass objects on to the assembler as the strongest source has them."""
+        upserts: list[_Entry] = []
+        removals: list[ObjectRef] = []
+        for ref in refs:
+            found = next((known[ref] for known in self._objects.values() if ref in known), None)
+            if found is None:
+                removals.append(ref)
+            else:
+                upserts.append(found)
+        self._assembler.apply(upserts, removals)
+
+    def _release(self, now: float, *, config: bool) -> None:
+        if config:
+            self._fold(self._waiting_config)
+            self._waiting_config = {}
+            if self._waiting_mesh is not None:
+                self._assembler.set_mesh(self._waiting_mesh)
+                self._waiting_mesh = None
+        self._pacing.published(now, config=config)
+        given = [entry for group in self._diagnostics.values() for entry in group]
+        old, new = self._snapshot, self._assembler.snapshot(given)
+        self._snapshot = new
+        self._published = True
+        self._publish(old, new, diff(old, new))
+        if new.diagnostics != old.diagnostics:
+            before, after = frozenset(old.diagnostics), frozenset(new.diagnostics)
+            self._reporter(
+                tuple(entry for entry in new.diagnostics if entry not in before),
+                tuple(entry for entry in old.diagnostics if entry not in after),
+            )

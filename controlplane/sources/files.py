@@ -1,0 +1,90 @@
+"""The file source: directories watched by the operating system, and looked through now and then.
+
+Owns when to scan. Must not know what files say (`filetree`). The rule that is easy to break:
+an event only says "look"; what changed is found by looking, because events get lost, come in
+bursts, and do not exist on every file system.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Final
+
+from watchfiles import awatch
+
+from controlplane.sources.base import Deliver
+from controlplane.sources.filetree import FileTree
+
+RESCAN_INTERVAL: Final = 2.0
+"""Seconds after which files are looked at without any event."""
+
+_SETTLE: Final = 20  # milliseconds without a further event that end a burst
+_BURST: Final = 100  # milliseconds after which a burst is looked at although it goes on
+
+
+class FileSource:
+    """Directories of YAML and JSON files, and the file with the settings of the mesh."""
+
+    def __init__(
+        self,
+        roots: Sequence[Path],
+        *,
+        mesh_config: Path | None = None,
+        rescan_interval: float = RESCAN_INTERVAL,
+        watch: bool = True,
+    ) -> None:
+        self._tree: Final = FileTree(tuple(roots), mesh_config=mesh_config)
+        self._watched: Final = (*roots, *([mesh_config.parent] if mesh_config is not None else []))
+        self._interval: Final = rescan_interval
+        self._watch: Final = watch
+
+    @property
+    def name(self) -> str:
+        """The name of the source."""
+        return "file"
+
+    async def run(self, deliver: Deliver) -> None:
+        """Deliver everything once, then every change, until cancelled."""
+        again = await self._scan(deliver)
+        looks = self._looks()
+        look = asyncio.ensure_future(anext(looks))
+        try:
+            while True:
+                done, _ = await asyncio.wait((look,), timeout=again)
+                if done:
+                    look.result()
+                    look = asyncio.ensure_future(anext(looks))
+                again = await self._scan(deliver)
+        finally:
+            look.cancel()
+            await asyncio.gather(look, return_exceptions=True)
+            await looks.aclose()
+
+    async def _scan(self, deliver: Deliver) -> float | None:
+        found = await asyncio.to_thread(self._tree.scan)
+        if found.delta:
+            deliver(found.delta)
+        return found.again
+
+    async def _looks(self) -> AsyncGenerator[None, None]:
+        """Yield whenever it is time to look."""
+        while True:
+            if self._watch:
+                try:
+                    async for _ in awatch(
+                        *(path for path in self._watched if path.exists()),
+                        watch_filter=None,
+                        debounce=_BURST,
+                        step=_SETTLE,
+                        rust_timeout=int(self._interval * 1000),
+                        yield_on_timeout=True,
+                        ignore_permission_denied=True,
+                    ):
+                        yield
+                except (OSError, RuntimeError):
+                    # No more inotify watches, or a directory went away: looking remains.
+                    pass
+            await asyncio.sleep(self._interval)
+            yield
