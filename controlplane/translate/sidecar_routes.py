@@ -9,6 +9,7 @@ claims of one domain would make Envoy refuse the whole route configuration.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from controlplane.model.diagnostics import Diagnostic, Level
@@ -37,7 +38,6 @@ from controlplane.translate.virtual_hosts import (
     RuleContent,
     ServiceContent,
     VirtualHostInput,
-    alternate_names,
     bracketed,
     service_domains,
     with_port,
@@ -54,7 +54,7 @@ class _Plan(NamedTuple):
 
     name: str
     domains: tuple[str, ...]
-    expanded: frozenset[str]  # domains that are short forms, which yield to real hosts
+    own: tuple[str, ...]  # names in full; any other domain yields to a service of that name
     content: Content
     service: Service | None
 
@@ -67,12 +67,19 @@ class SidecarRoutes:
         self._cls: Final = cls
         self._destinations: Final = Destinations(snapshot, cls)
         self._rules: Final[MeshRules] = snapshot.routing.for_mesh(cls.namespace)
-        services: dict[Host, Service] = {}
-        for service in snapshot.services:
-            if service.host not in services and self._destinations.sees(service):
-                services[service.host] = service
-        self._services: Final = services
-        self._aliases: Final = _aliases(services)
+
+    @cached_property
+    def _services(self) -> dict[Host, Service]:
+        """The services that the class sees, oldest first. A single service needs none of it."""
+        return {
+            service.host: service
+            for service in self._snapshot.services
+            if self._destinations.sees(service)
+        }
+
+    @cached_property
+    def _aliases(self) -> dict[Host, tuple[Host, ...]]:
+        return _aliases(self._services)
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
@@ -108,7 +115,7 @@ class SidecarRoutes:
 
         Empty when the service is gone or the port carries no HTTP.
         """
-        service = self._services.get(Host(host))
+        service = self._destinations.service(host)
         if service is None or not _carries_http(service.port(port)):
             return ()
         chosen: tuple[HttpRouteInput, ...] = ()
@@ -154,7 +161,7 @@ class SidecarRoutes:
                 continue
             content = RuleContent(rules=(chosen,))
             for host in others:
-                yield _Plan(with_port(host, port), (bracketed(host),), frozenset(), content, None)
+                yield _Plan(with_port(host, port), (bracketed(host),), (host,), content, None)
             for service in callable_:
                 ruled.add(service.host)
                 yield self._plan(service, port, content)
@@ -199,12 +206,8 @@ class SidecarRoutes:
             addresses=tuple(_addresses(service, cls)),
             dns_domain=cls.dns_domain,
         )
-        expanded = frozenset(
-            name
-            for host in (service.host, *aliases)
-            for name in alternate_names(host, cls.dns_domain)
-        )
-        return _Plan(with_port(service.host, port), domains, expanded, content, service)
+        own = (service.host, *aliases)
+        return _Plan(with_port(service.host, port), domains, own, content, service)
 
     def _default(self, service: Service, port: int) -> ServiceContent:
         return ServiceContent(
@@ -231,7 +234,7 @@ def _share_domains(plans: list[_Plan], *, ported: list[int] | None) -> tuple[Vir
         names.add(plan.name)
         kept: list[str] = []
         for domain in plan.domains:
-            if domain == "*" or (domain in plan.expanded and domain in real):
+            if domain == "*" or (domain in real and domain not in plan.own):
                 continue
             spellings: Iterable[str] = (domain,)
             if ported is not None:
