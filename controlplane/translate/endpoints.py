@@ -168,7 +168,8 @@ def choose(
 ) -> tuple[Endpoint, ...]:
     """Return the endpoints of a service port that a cluster has, in their own order."""
     found = endpoints.by_port.get(port_name, ())
-    return tuple(endpoint for endpoint in found if _belongs(endpoint, wanted))
+    chosen = [endpoint for endpoint in found if _belongs(endpoint, wanted)]
+    return found if len(chosen) == len(found) else tuple(chosen)
 
 
 def _belongs(endpoint: Endpoint, wanted: EndpointFilter) -> bool:
@@ -225,7 +226,7 @@ def _groups(
 
 
 def _locality_body(label: str, members: list[Endpoint], group: Group, mutual_tls: bool) -> bytes:
-    parts = [length_delimited(_LOCALITY, _locality(label))]
+    parts = [_locality(label)]
     parts += [_lb_endpoint(endpoint, mutual_tls) for endpoint in members]
     parts.append(length_delimited(_WEIGHT, _VALUE + varint(group.weight)))
     if group.priority:
@@ -235,8 +236,10 @@ def _locality_body(label: str, members: list[Endpoint], group: Group, mutual_tls
 
 @functools.lru_cache(maxsize=4096)
 def _locality(label: str) -> bytes:
+    """Return one `locality` field, key and length included."""
     place = parse_place(label)
-    return serialise(envoy.Locality(region=place.region, zone=place.zone, sub_zone=place.subzone))
+    message = envoy.Locality(region=place.region, zone=place.zone, sub_zone=place.subzone)
+    return length_delimited(_LOCALITY, serialise(message))
 
 
 @functools.lru_cache(maxsize=_ENDPOINTS_KEPT)
@@ -282,12 +285,17 @@ def _origins(value: LoadAssignmentInput, ordered: list[list[Endpoint]]) -> tuple
     if value.subset is not None:
         origins.append(value.subset)
     origins += [
-        Origin(f"endpoints[{place}].lb_endpoints[{index}]", endpoint.source)
+        Origin(_part(place, index), endpoint.source)
         for place, members in enumerate(ordered)
         for index, endpoint in enumerate(members)
         if endpoint.source is not None
     ]
     return tuple(origins)
+
+
+@functools.lru_cache(maxsize=4096)
+def _part(place: int, index: int) -> str:
+    return f"endpoints[{place}].lb_endpoints[{index}]"
 
 
 _CANONICAL_NAME: Final = (

@@ -47,7 +47,7 @@ class Resource:
 
     `uses` holds the names of other resources that this one refers to: of a listener the route
     configurations that it asks RDS for, of a route configuration (and of a listener with inline
-    routes or TCP proxies) the clusters. `eds_name` is the service name that an EDS cluster asks for.
+    routes or TCP proxies) the clusters. `eds_name` is the service that an EDS cluster asks for.
     """
 
     __slots__ = ("any_bytes", "body", "clusters", "eds_name", "name", "origins", "routes", "type",
@@ -95,6 +95,9 @@ def frame_any(type_url: str, body: bytes) -> bytes:
     return length_delimited(1, type_url.encode()) + length_delimited(2, body)
 
 
+_ONE_BYTE: Final = tuple(bytes((value,)) for value in range(0x80))
+
+
 def length_delimited(number: int, payload: bytes) -> bytes:
     """Return one length-delimited protobuf field: key, length, payload."""
     return varint(number << 3 | 2) + varint(len(payload)) + payload
@@ -102,6 +105,11 @@ def length_delimited(number: int, payload: bytes) -> bytes:
 
 def varint(value: int) -> bytes:
     """Return the base-128 encoding of a non-negative integer."""
+    # Almost all are keys and lengths of one or two bytes.
+    if value < 0x80:
+        return _ONE_BYTE[value]
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
