@@ -64,7 +64,7 @@ class MeshRules:
         exact: dict[Host, list[RoutingRule]] = {}
         wildcards: dict[Host, RoutingRule] = {}
         for rule in rules:
-            for host in dict.fromkeys(rule.hosts):
+            for host in mesh_hosts(rule):
                 if is_wildcard(host):
                     wildcards.setdefault(host, rule)
                 else:
@@ -89,6 +89,15 @@ class MeshRules:
             if host_covers(pattern, host):
                 return (rule,)
         return ()
+
+
+def mesh_hosts(rule: RoutingRule) -> tuple[Host, ...]:
+    """Return the hosts of a rule that count in the mesh: `*` is for gateways alone.
+
+    Source: Istio's validation, which refuses `*` for the mesh; taken at its word it would
+    route every service.
+    """
+    return tuple(host for host in rule.hosts if host != "*")
 
 
 class VirtualServices:

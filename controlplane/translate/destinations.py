@@ -86,10 +86,9 @@ class Destinations:
         """
         chosen: list[HttpRouteInput] = []
         for index, route in enumerate(rule.http):
-            if _only_delegates(route):
-                continue
             matches = self._matches(route, gateway, port)
-            if matches:
+            # Delegation is not supported yet: such an entry has nothing to say.
+            if matches and not _only_delegates(route):
                 chosen.append(self._input(rule, index, matches, port=port, tls=tls))
             if not route.match:
                 break

@@ -25,7 +25,7 @@ from controlplane.model.names import (
 )
 from controlplane.model.services import Protocol, Service, ServicePort
 from controlplane.model.snapshot import Snapshot
-from controlplane.model.virtual_services import MeshRules, RoutingRule
+from controlplane.model.virtual_services import MeshRules, RoutingRule, mesh_hosts
 from controlplane.translate.destinations import Destinations
 from controlplane.translate.http_route import HttpRouteInput
 from controlplane.translate.scope import OutboundClass
@@ -180,13 +180,14 @@ class SidecarRoutes:
         """
         registered: list[Service] = []
         others: list[Host] = []
-        for host in (host for host in rule.hosts if not is_wildcard(host)):
+        hosts = mesh_hosts(rule)
+        for host in (host for host in hosts if not is_wildcard(host)):
             service = here.get(host)
             if service is None:
                 others.append(host)
             else:
                 registered.append(service)
-        for pattern in (host for host in rule.hosts if is_wildcard(host)):
+        for pattern in (host for host in hosts if is_wildcard(host)):
             covered = [service for host, service in here.items() if host_covers(pattern, host)]
             if not covered:
                 others.append(pattern)

@@ -326,6 +326,9 @@ def test_hosts_that_are_no_services_are_routed_on_port_80() -> None:
     # On another port only beside a service that the same VirtualService routes there.
     found, _ = made("other-hosts", "8080")
     assert "shop.example.net:8080" in found
+    assert "www.example.com:8080" not in found
+    # A `*` in the mesh does not take the services.
+    assert found["web.default.svc.cluster.local:8080"]["routes"][0]["name"] == "default"
 
 
 def test_the_proxy_listener_tells_ports_apart_by_domain() -> None:

@@ -62,7 +62,7 @@ def test_a_rule_without_a_time_is_the_oldest() -> None:
 
 def test_an_exact_host_beats_wildcards_and_the_longest_wildcard_the_others() -> None:
     index = build(
-        rule("all", "*", created=OLD),
+        rule("everything", "*", created=OLD),
         rule("short", "*.com", created=OLD),
         rule("long", "*.a.com", created=NEW),
         rule("exact", "x.a.com", created=NEW),
@@ -70,7 +70,8 @@ def test_an_exact_host_beats_wildcards_and_the_longest_wildcard_the_others() -> 
     assert speakers(index, "x.a.com") == ["exact"]
     assert speakers(index, "y.a.com") == ["long"]
     assert speakers(index, "b.com") == ["short"]
-    assert speakers(index, "b.org") == ["all"]
+    # `*` is for gateways: in the mesh it would take every service.
+    assert speakers(index, "b.org") == []
 
 
 def test_names_are_resolved_in_the_namespace_of_the_virtual_service() -> None:
