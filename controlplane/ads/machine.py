@@ -322,7 +322,7 @@ class Session:
         rejections = [self._record(watch, item, failure) for item in culprits]
         self.recorded += rejections
         if culprits or watch.bisection is not None:
-            self._revert(watch, sent, suspects)
+            watch.revert(sent, suspects, self._taken_away(watch, sent))
             watch.dirty = True
         self._shared.reporter.rejected(
             self._connection,
@@ -340,28 +340,6 @@ class Session:
             build=self._build,
             message=failure.message,
             predecessor=watch.predecessor(resource.name),
-        )
-
-    def _revert(self, watch: Watch, sent: Sent, suspects: list[Resource]) -> None:
-        accepted = watch.accepted
-        if accepted is None:
-            accepted = Collection(watch.info.kind, {})
-        if watch.sent is None or sent.state is watch.sent:
-            instead = {item.name: accepted.get(item.name) for item in suspects}
-            instead |= {
-                name: resource
-                for name in self._taken_away(watch, sent)
-                if (resource := accepted.get(name)) is not None
-            }
-            watch.sent = sent.state.overlay(instead)
-            return
-        # Newer responses are under way; only what is still as in the rejected one is unknown.
-        watch.sent = watch.sent.overlay(
-            {
-                item.name: accepted.get(item.name)
-                for item in suspects
-                if same(watch.sent.get(item.name), item)
-            }
         )
 
     def _answered_clusters(self, watch: Watch, sent: Sent) -> None:

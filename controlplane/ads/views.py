@@ -231,6 +231,20 @@ class ClassView:
         known = self.base._selections.get(kind)
         return () if known is None else tuple(known.values())
 
+    def selection_pairs(
+        self, old: ClassView, kind: ResourceType
+    ) -> list[tuple[Collection, Collection]]:
+        """Return what the same names were in an older view and are in this one."""
+        before = old.base._selections.get(kind)
+        after = self.base._selections.get(kind)
+        if before is None or after is None:
+            return []
+        return [
+            (was, selection)
+            for names, selection in after.items()
+            if (was := before.get(names)) is not None and was is not selection
+        ]
+
     def collections(self) -> tuple[Collection, ...]:
         """Return every collection of the view."""
         return (

@@ -7,12 +7,12 @@ rule that is easy to break: `sent` is what the client was told, `accepted` what 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from controlplane.ads.bisection import Bisection
-from controlplane.ads.cache import Assembled, Collection, Content, NameSet
-from controlplane.ads.types import Nonce, TypeInfo
+from controlplane.ads.cache import Assembled, Collection, Content, NameSet, same
+from controlplane.ads.types import Names, Nonce, TypeInfo
 from controlplane.translate.resources import Resource
 
 _HISTORY: Final = 8  # responses whose answer may still come
@@ -45,10 +45,10 @@ class Watch:
     """The state of one resource type on one stream."""
 
     __slots__ = (
-        "accepted", "based", "bisection", "brought", "dirty", "error", "force", "fresh", "hold_until",
-        "info", "initial", "last_sequence", "named", "names", "nonce_acked", "nonce_sent", "owed",
-        "push", "retried", "sent", "time_acked", "time_sent", "unanswered", "version_acked",
-        "version_sent", "wildcard",
+        "accepted", "based", "bisection", "brought", "dirty", "error", "force", "fresh",
+        "hold_until", "info", "initial", "last_sequence", "named", "names", "nonce_acked",
+        "nonce_sent", "owed", "push", "retried", "sent", "time_acked", "time_sent", "unanswered",
+        "version_acked", "version_sent", "wildcard",
     )  # fmt: skip
 
     def __init__(self, info: TypeInfo, names: NameSet, *, wildcard: bool) -> None:
@@ -125,6 +125,29 @@ class Watch:
             sent = self.unanswered.popleft()
             if sent.nonce == nonce:
                 return sent
+
+    def revert(self, rejected: Sent, suspects: Iterable[Resource], removed: Names) -> None:
+        """The client did not take a response: it holds what it accepted before.
+
+        `removed` are the names that the response took away. When newer responses are under way,
+        only what is still as in the rejected one is undone.
+        """
+        accepted = self.accepted if self.accepted is not None else Collection(self.info.kind, {})
+        if self.sent is None or rejected.state is self.sent:
+            instead = {item.name: accepted.get(item.name) for item in suspects}
+            for name in removed:
+                kept = accepted.get(name)
+                if kept is not None:
+                    instead[name] = kept
+            self.sent = rejected.state.overlay(instead)
+            return
+        self.sent = self.sent.overlay(
+            {
+                item.name: accepted.get(item.name)
+                for item in suspects
+                if same(self.sent.get(item.name), item)
+            }
+        )
 
     def forget(self, names: NameSet) -> None:
         """The client dropped everything but these names."""

@@ -1,0 +1,187 @@
+"""The live streams of a class, and the retirement of what the class no longer uses.
+
+Make before break, second half: a cluster that leaves stays beside the new ones until every live
+stream of the class has acknowledged the listeners and routes that stopped using it, or a time
+is over. The rule that is easy to break: each retained cluster has its own end, so that changes
+in a row cannot keep it for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from controlplane.ads.machine import Session
+from controlplane.ads.types import ACKNOWLEDGE_LIMIT
+from controlplane.ads.views import ClassView, Retained
+from controlplane.model.names import Host
+from controlplane.model.proxy import Proxy
+from controlplane.model.snapshot import Snapshot
+from controlplane.translate.resources import ResourceType
+from controlplane.translate.scope import ProxyClass
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """What a class has not looked at yet. `hosts` is None when more than endpoints changed."""
+
+    push: int
+    hosts: frozenset[Host] | None
+    unread: frozenset[ResourceType] = frozenset()
+
+    def then(self, later: Pending) -> Pending:
+        """Return both as one."""
+        if self.hosts is not None and later.hosts is not None:
+            return Pending(later.push, self.hosts | later.hosts)
+        unread = self.unread & later.unread
+        if self.hosts is None and later.hosts is None:
+            return Pending(later.push, None, unread)
+        # Endpoints changed in one, configuration in the other.
+        config = self if self.hosts is None else later
+        return Pending(later.push, None, config.unread - {ResourceType.ENDPOINT})
+
+
+class Stream:
+    """One stream of one proxy: its session, its class and how to wake its writer.
+
+    `retained` are clusters of the class it left, shown to it alone.
+    """
+
+    __slots__ = (
+        "connected_at",
+        "connection",
+        "delta",
+        "peer",
+        "proxy",
+        "retained",
+        "session",
+        "state",
+        "wake",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        state: ClassState,
+        *,
+        proxy: Proxy,
+        connection: str,
+        peer: str,
+        delta: bool,
+        connected_at: float,
+        wake: Callable[[], None],
+    ) -> None:
+        self.session: Final = session
+        self.state = state
+        self.proxy: Final = proxy
+        self.connection: Final = connection
+        self.peer: Final = peer
+        self.delta: Final = delta
+        self.connected_at: Final = connected_at
+        self.wake: Final = wake
+        self.retained: Mapping[str, Retained] = {}
+
+    def show(self) -> None:
+        """Give the session what it shall hold now, and wake its writer when that is news."""
+        view = self.state.view
+        if self.retained:
+            view = self.state.base.retaining({**self.retained, **self.state.retained})
+        if view is not self.session.view and self.session.on_view(view):
+            self.wake()
+
+    def leave_for(self, state: ClassState, now: float) -> None:
+        """Go over to another class; what the old one used stays until it is out of use."""
+        old = self.session.view
+        self.state.leave(self)
+        self.state = state
+        state.streams[self] = None
+        self.retained = {
+            **{name: item for name, item in self.retained.items() if item.until > now},
+            **leaving(old, state.base, now),
+        }
+        self.retained = {
+            name: item
+            for name, item in self.retained.items()
+            if name not in state.base.clusters.by_name
+        }
+        self.show()
+
+
+class ClassState:
+    """One proxy class with live streams (or that had some until a moment ago)."""
+
+    __slots__ = ("base", "cls", "pending", "retained", "streams", "waiting")
+
+    def __init__(self, cls: ProxyClass, base: ClassView) -> None:
+        self.cls: Final = cls
+        self.base = base
+        self.pending: Pending | None = None
+        self.streams: dict[Stream, None] = {}
+        self.retained: Mapping[str, Retained] = {}
+        self.waiting: set[Stream] = set()
+
+    @property
+    def view(self) -> ClassView:
+        """What the streams of the class are shown."""
+        return self.base.retaining(self.retained) if self.retained else self.base
+
+    def leave(self, stream: Stream) -> None:
+        """A stream is gone; nobody waits for it."""
+        self.streams.pop(stream, None)
+        self.waiting.discard(stream)
+
+    def catch_up(self, snapshot: Snapshot, now: float) -> ClassView | None:
+        """Go on to the newest snapshot; return the view left behind when there was a change."""
+        pending, self.pending = self.pending, None
+        if pending is None:
+            return None
+        old = self.view
+        if pending.hosts is None:
+            self.base = self.base.after_config(snapshot, unread=pending.unread, push=pending.push)
+        else:
+            self.base = self.base.after_endpoints(snapshot, pending.hosts, push=pending.push)
+        kept = {
+            name: item
+            for name, item in self.retained.items()
+            if item.until > now and name not in self.base.clusters.by_name
+        }
+        if self.streams:
+            kept = {**leaving(old, self.base, now), **kept}
+        self.retained = kept
+        self.waiting = set(self.streams) if kept else set()
+        for stream in tuple(self.streams):
+            stream.show()
+        return old
+
+    def retire(self, now: float) -> bool:
+        """Let go of retained clusters that are out of use or out of time; return whether any."""
+        if not self.retained:
+            return False
+        self.waiting = {stream for stream in self.waiting if not stream.session.settled()}
+        kept = (
+            {name: item for name, item in self.retained.items() if item.until > now}
+            if self.waiting
+            else {}
+        )
+        if len(kept) == len(self.retained):
+            return False
+        self.retained = kept
+        for stream in tuple(self.streams):
+            stream.show()
+        return True
+
+
+def leaving(old: ClassView, new: ClassView, now: float) -> dict[str, Retained]:
+    """Return the clusters that `new` has no more and that something of `old` used."""
+    gone = new.clusters.difference(old.clusters).removed
+    if not gone:
+        return {}
+    used = old.uses()
+    found: dict[str, Retained] = {}
+    for name in gone:
+        if name in used:
+            cluster = old.clusters.by_name[name]
+            assignment = old.assignment(cluster.eds_name) if cluster.eds_name else None
+            found[name] = Retained(cluster, assignment, now + ACKNOWLEDGE_LIMIT)
+    return found

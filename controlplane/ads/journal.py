@@ -1,0 +1,156 @@
+"""What was pushed, why, whom it reached and what came back: a bounded ring.
+
+A reporter that remembers. The rule that is easy to break: everything here is bounded, whatever
+the mesh does.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from controlplane.ads.rejections import Rejection
+from controlplane.ads.reporter import Reporter
+from controlplane.ads.types import Change, Send, TypeInfo
+from controlplane.ads.views import ClassView
+from controlplane.model.meta import ObjectRef
+from controlplane.translate.resources import ResourceType
+
+_ENTRIES: Final = 256
+_PER_ENTRY: Final = 200  # objects, hosts, resources, connections and rejections named in one
+
+
+class ChangedResource(msgspec.Struct, frozen=True):
+    """A resource before and after; an empty hash means absent."""
+
+    short: str
+    name: str
+    old: str
+    new: str
+
+
+class JournalRejection(msgspec.Struct, frozen=True):
+    """A response of the push that an Envoy rejected."""
+
+    connection: str
+    short: str
+    message: str
+    resources: tuple[str, ...]
+
+
+class Entry(msgspec.Struct, kw_only=True):
+    """One push. Times are seconds since the epoch; `seconds_to_ack` is measured per response."""
+
+    number: int
+    time: float
+    reason: str  # "endpoints", "config" or "full"
+    objects: tuple[ObjectRef, ...] = ()
+    hosts: tuple[str, ...] = ()
+    classes: int = 0
+    changed: list[ChangedResource] = []
+    sent: int = 0  # responses
+    acknowledged: int = 0  # responses
+    slowest_ack: float = 0.0  # seconds
+    proxies: dict[str, None] = {}  # connections that were sent something
+    rejections: list[JournalRejection] = []
+
+
+_SHORT: Final = {
+    ResourceType.CLUSTER: "CDS",
+    ResourceType.ENDPOINT: "EDS",
+    ResourceType.LISTENER: "LDS",
+    ResourceType.ROUTE: "RDS",
+}
+
+
+class Journal(Reporter):
+    """The last pushes, oldest first."""
+
+    def __init__(self, clock: Callable[[], float], *, size: int = _ENTRIES) -> None:
+        self._clock: Final = clock  # seconds since the epoch
+        self._size: Final = size
+        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._number = 0
+
+    def open(self, change: Change, *, reason: str) -> int:
+        """Begin the entry of a push and return its number, which is never 0."""
+        self._number += 1
+        self._entries[self._number] = Entry(
+            number=self._number,
+            time=self._clock(),
+            reason=reason,
+            objects=tuple(sorted(change.objects)[:_PER_ENTRY]),
+            hosts=tuple(sorted(change.endpoints)[:_PER_ENTRY]),
+        )
+        while len(self._entries) > self._size:
+            self._entries.popitem(last=False)
+        return self._number
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the remembered pushes, oldest first."""
+        return tuple(self._entries.values())
+
+    def class_changed(self, old: ClassView, new: ClassView) -> None:
+        """Take note of what a push changed for one class."""
+        entry = self._entries.get(new.push)
+        if entry is None:
+            return
+        entry.classes += 1
+        known = {(item.short, item.name, item.new) for item in entry.changed}
+        for item in _changes(old, new):
+            if len(entry.changed) >= _PER_ENTRY:
+                return
+            if (item.short, item.name, item.new) not in known:
+                known.add((item.short, item.name, item.new))
+                entry.changed.append(item)
+
+    def sent(self, connection: str, send: Send) -> None:
+        """Count a response, and remember whom it reached."""
+        entry = self._entries.get(send.push)
+        if entry is not None:
+            entry.sent += 1
+            if len(entry.proxies) < _PER_ENTRY:
+                entry.proxies[connection] = None
+
+    def acknowledged(
+        self, connection: str, info: TypeInfo, *, version: str, seconds: float, push: int
+    ) -> None:
+        """Count an acknowledgement."""
+        entry = self._entries.get(push)
+        if entry is not None:
+            entry.acknowledged += 1
+            entry.slowest_ack = max(entry.slowest_ack, seconds)
+
+    def rejected(
+        self,
+        connection: str,
+        info: TypeInfo,
+        *,
+        message: str,
+        suspects: Sequence[str],
+        culprits: Sequence[Rejection],
+        push: int,
+    ) -> None:
+        """Remember a rejection."""
+        entry = self._entries.get(push)
+        if entry is not None and len(entry.rejections) < _PER_ENTRY:
+            names = tuple(item.resource.name for item in culprits) or tuple(suspects[:_PER_ENTRY])
+            entry.rejections.append(
+                JournalRejection(connection, info.short, message[:_PER_ENTRY], names)
+            )
+
+
+def _changes(old: ClassView, new: ClassView) -> Iterable[ChangedResource]:
+    pairs = [(old.clusters, new.clusters), (old.listeners, new.listeners)]
+    for kind in (ResourceType.ENDPOINT, ResourceType.ROUTE):
+        pairs += new.selection_pairs(old, kind)
+    for before, after in pairs:
+        difference = after.difference(before)
+        for name in (*sorted(difference.changed), *difference.removed):
+            was, now = before.get(name), after.get(name)
+            yield ChangedResource(
+                _SHORT[after.kind], name, was.version if was else "", now.version if now else ""
+            )
