@@ -31,10 +31,10 @@ class MetricsReporter(Reporter):
 
     def sent(self, connection: str, send: Send) -> None:
         """Count the response and its bytes."""
-        self._metrics.pushed(send.info.url, len(send.payload))
+        self._metrics.pushed(send.type_url, len(send.payload))
 
     def acknowledged(
-        self, connection: str, info: TypeInfo, *, version: str, seconds: float
+        self, connection: str, info: TypeInfo, *, version: str, seconds: float, push: int
     ) -> None:
         """Note how long the proxy took."""
         self._metrics.acked(seconds)
@@ -47,6 +47,7 @@ class MetricsReporter(Reporter):
         message: str,
         suspects: Sequence[str],
         culprits: Sequence[Rejection],
+        push: int,
     ) -> None:
         """Count the rejection."""
         self._metrics.rejected(info.url)

@@ -6,6 +6,7 @@ rule that is easy to break: results are looked up by value (`Memo`), never by "w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from controlplane.model.diagnostics import Diagnostic
@@ -68,7 +69,9 @@ class Generator:
         """Return all clusters of a class in wire order; the first of equal names wins."""
         results = self._of(snapshot, cls)
         if results.clusters is None:
-            made = [self._cluster(value) for value in outbound_cluster_inputs(snapshot, cls.outbound)]
+            made = [
+                self._cluster(value) for value in outbound_cluster_inputs(snapshot, cls.outbound)
+            ]
             if cls.inbound is not None:
                 made += [
                     self._inbound_cluster(value)
@@ -87,7 +90,8 @@ class Generator:
             ]
             if cls.inbound is not None:
                 made += [
-                    self._listener(value) for value in inbound_listener_inputs(snapshot, cls.inbound)
+                    self._listener(value)
+                    for value in inbound_listener_inputs(snapshot, cls.inbound)
                 ]
             results.listeners = _unique(made)
             results.diagnostics["listeners"] = (
@@ -119,6 +123,19 @@ class Generator:
         """Return what was noticed while making the resources asked for so far."""
         found = self._of(snapshot, cls).diagnostics.values()
         return tuple(dict.fromkeys(diagnostic for group in found for diagnostic in group))
+
+    def remembered(self) -> Iterator[Resource]:
+        """Yield every resource that is held for reuse, in no particular order."""
+        for memo in (
+            self._cluster,
+            self._inbound_cluster,
+            self._listener,
+            self._route,
+            self._load_assignment,
+        ):
+            for made in memo.results():
+                if made.resource is not None:
+                    yield made.resource
 
     def _join(self, value: RouteInput) -> Translated:
         return join_route(value, tuple(self._virtual_host(host) for host in value.virtual_hosts))

@@ -48,5 +48,9 @@ class Memo(Generic[Input, Output]):
             self._old, self._young = young, {}
         return found
 
+    def results(self) -> tuple[Output, ...]:
+        """Return everything that is remembered."""
+        return (*self._young.values(), *self._old.values())
+
     def __len__(self) -> int:
         return len(self._young) + len(self._old)

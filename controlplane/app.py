@@ -1,0 +1,212 @@
+"""`pylot serve`, wired: sources, registry, translation, ADS and the HTTP listeners.
+
+Owns the order of starting and stopping, and the only TaskGroup at the top. Must not know how any
+part works. The rule that is easy to break: listeners open before the sources are read, so that
+`/ready` can say what is missing and an Envoy gets UNAVAILABLE instead of a refused connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import structlog
+
+from controlplane import __version__
+from controlplane.ads.log import LogReporter
+from controlplane.ads.pusher import Pusher
+from controlplane.ads.reporter import Reporters
+from controlplane.ads.server import AdsServer
+from controlplane.debug.auth import make_doors
+from controlplane.debug.context import DebugContext, Readiness
+from controlplane.debug.http import http_app, listen, monitoring_app
+from controlplane.debug.metrics import Metrics
+from controlplane.debug.reporter import MetricsReporter
+from controlplane.errors import PylotError
+from controlplane.model.diagnostics import Diagnostic, Level
+from controlplane.model.diff import Change
+from controlplane.model.mesh import MeshConfig
+from controlplane.model.snapshot import Snapshot
+from controlplane.pacing import Pacing
+from controlplane.registry import Registry
+from controlplane.settings import Address, Settings
+from controlplane.sources.base import Source
+from controlplane.sources.files import FileSource
+from controlplane.translate.build import Generator
+
+LOGGED_AT_ONCE: Final = 50
+"""Findings that one change writes to the log; the rest is counted and is in /debug/configz."""
+
+# A full collection visits every object of a large mesh. What the first snapshot is made of lives
+# as long as the process: it is frozen, and later collections are rarer.
+_COLLECTION_THRESHOLD: Final = (50_000, 20, 100)
+
+
+class App:
+    """The control plane: made from settings, started, and run until it is told to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings: Final = settings
+        self._log: Final[Any] = structlog.get_logger("controlplane.app")
+        self._metrics: Final = Metrics(version=__version__)
+        self._generator: Final = Generator()
+        reporter = Reporters(LogReporter(), MetricsReporter(self._metrics))
+        self._pusher: Final = Pusher(
+            self._generator,
+            self._generator.classify,
+            clock=time.monotonic,
+            epoch=time.time,
+            reporter=reporter,
+        )
+        self._sources: Final[tuple[Source, ...]] = _sources(settings)
+        self._registry: Final = Registry(
+            self._publish,
+            sources=[source.name for source in self._sources],
+            domain=settings.domain,
+            mesh=MeshConfig(root_namespace=settings.root_namespace),
+            pacing=Pacing(
+                debounce_after=settings.debounce_after.seconds,
+                debounce_max=settings.debounce_max.seconds,
+            ),
+            reporter=self._report,
+        )
+        self._server: Final = AdsServer(
+            self._pusher, ready=lambda: self._registry.ready, reporter=reporter
+        )
+        self._context: Final = DebugContext(
+            snapshot=lambda: self._registry.snapshot,
+            serving=self._pusher.status,
+            generator=self._generator,
+            ready=self._readiness,
+            metrics=self._metrics,
+            doors=make_doors(settings.debug_token_file, insecure=settings.debug_insecure),
+            cached=self._generator.remembered,
+            cluster_id=settings.cluster_id,
+            revision=settings.revision,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set. Raises PylotError when a listener cannot be opened."""
+        async with self._listening():
+            async with asyncio.TaskGroup() as group:
+                sources = group.create_task(self._registry.run(self._sources))
+                await stop.wait()
+                self._log.info("app.stopping", grace=self._settings.shutdown_duration.seconds)
+                sources.cancel()
+            await self._server.stop(self._settings.shutdown_duration.seconds)
+        self._log.info("app.stopped")
+
+    @contextlib.asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        settings = self._settings
+        async with contextlib.AsyncExitStack() as stack:
+            for name, app, address in (
+                ("http", http_app, settings.http_addr),
+                ("monitoring", monitoring_app, settings.monitoring_addr),
+            ):
+                if address is not None:
+                    runner = await listen(app(self._context), address.host, address.port)
+                    stack.push_async_callback(runner.cleanup)
+                    self._log.info("app.listening", name=name, address=_bound(runner, address))
+            if settings.grpc_addr is not None:
+                address = settings.grpc_addr
+                (port,) = await self._server.start(
+                    str(Address(address.host or "[::]", address.port))
+                )
+                self._log.info("app.listening", name="grpc", address=f"{address.host}:{port}")
+            yield
+
+    def _publish(self, old: Snapshot, new: Snapshot, change: Change) -> None:
+        started = time.perf_counter()
+        first = not self._registry.ready or not old.services
+        self._pusher.publish(old, new, change)
+        self._count(change, old, new)
+        self._metrics.published(new, time.perf_counter() - started)
+        if first:
+            _settle_garbage()
+            self._log.info(
+                "app.snapshot",
+                services=len(new.services),
+                virtual_services=len(new.virtual_services),
+                destination_rules=len(new.destination_rules),
+                gateways=len(new.gateways),
+            )
+
+    def _count(self, change: Change, old: Snapshot, new: Snapshot) -> None:
+        if change.objects or change.mesh:
+            self._metrics.updated("config")
+        if change.endpoints:
+            self._metrics.updated("eds")
+        for host in change.services:
+            self._metrics.updated("svc" if host in new.service_by_host else "svcdelete")
+
+    def _readiness(self) -> Readiness:
+        return Readiness(ready=self._registry.ready, missing=self._registry.waiting_for)
+
+    def _report(self, new: tuple[Diagnostic, ...], gone: tuple[Diagnostic, ...]) -> None:
+        """Write each finding to the log once: when it appears and when it is mended."""
+        for finding in new:
+            if finding.level is Level.ERROR:
+                self._metrics.refused_object()
+        for finding in new[:LOGGED_AT_ONCE]:
+            write = self._log.error if finding.level is Level.ERROR else self._log.warning
+            if finding.level is Level.INFO:
+                write = self._log.info
+            write("config.problem", **_fields(finding))
+        for finding in gone[:LOGGED_AT_ONCE]:
+            self._log.info("config.mended", **_fields(finding))
+        left = max(0, len(new) - LOGGED_AT_ONCE) + max(0, len(gone) - LOGGED_AT_ONCE)
+        if left:
+            self._log.warning("config.more_problems", number=left, see="/debug/configz")
+
+
+async def run(settings: Settings) -> None:
+    """Run the control plane until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await App(settings).run(stop)
+    except* PylotError as group:
+        # One sentence for the user: the first error tells why the others followed.
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[PylotError]) -> PylotError:
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found
+
+
+def _sources(settings: Settings) -> tuple[Source, ...]:
+    if settings.config_dirs or settings.mesh_config is not None:
+        return (FileSource(settings.config_dirs, mesh_config=settings.mesh_config),)
+    return ()
+
+
+def _bound(runner: Any, address: Address) -> str:
+    """The address with the port that the system chose for port 0."""
+    bound = runner.addresses[0][1] if runner.addresses else address.port
+    return str(Address(address.host, bound))
+
+
+def _settle_garbage() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTION_THRESHOLD)
+
+
+def _fields(finding: Diagnostic) -> dict[str, Any]:
+    fields: dict[str, Any] = {"code": finding.code, "message": finding.message}
+    if finding.ref is not None:
+        fields["object"] = str(finding.ref)
+    if finding.field:
+        fields["field"] = finding.field
+    if finding.file:
+        fields["file"] = f"{finding.file}:{finding.line}"
+    return fields
