@@ -68,8 +68,9 @@ TABLE: Final[Mapping[type[Model], tuple[Unsupported, ...]]] = {
             for policy in (*_POLICIES, *_PORT_POLICIES)
             for field in (
                 "tls.credentialName",
-                "tls.caCrl",
                 "loadBalancer.zoneAwareLbSetting",
+                "loadBalancer.localityLbSetting.failoverPriority",
+                "outlierDetection.consecutiveErrors",
                 "outlierDetection.outlierDetectionHttpErrorCodes",
             )
         ),
@@ -91,8 +92,8 @@ TABLE: Final[Mapping[type[Model], tuple[Unsupported, ...]]] = {
             "hboneIdleTimeout ingressClass ingressService ingressControllerMode ingressSelector "
             "enableEnvoyAccessLogService configSources caCertificates zoneAwareLbSetting "
             "certificates serviceSettings serviceScopeConfigs verifyCertificateAtClient ca "
-            "extensionProviders defaultProviders defaultTrafficPolicy discoverySelectors meshMTLS "
-            "tlsDefaults "
+            "extensionProviders defaultProviders discoverySelectors meshMTLS tlsDefaults "
+            "localityLbSetting.failoverPriority "
             "serviceEntryVisibility outboundTrafficPolicy.egressProxy outboundTrafficPolicy.tls "
             "defaultConfig.tracing defaultConfig.envoyAccessLogService "
             "defaultConfig.envoyMetricsService defaultConfig.gatewayTopology "

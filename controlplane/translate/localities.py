@@ -82,8 +82,8 @@ def is_weighted(policy: TrafficPolicy, mesh: MeshConfig) -> bool:
     setting = locality_setting(policy, mesh)
     if setting is None:
         return False
-    fails_over = bool(setting.failover or setting.failover_priority)
-    return bool(setting.distribute) or (policy.outlier_detection is not None and fails_over)
+    fails_over = policy.outlier_detection is not None and bool(setting.failover)
+    return bool(setting.distribute) or fails_over
 
 
 def arrange(weights: Mapping[str, int], settings: LocalitySettings) -> dict[str, Group]:

@@ -299,6 +299,12 @@ def _locality_matters(snapshot: Snapshot) -> bool:
     Istio orders endpoints by locality only where outlier detection or an explicit setting
     asks for it (core/loadbalancer).
     """
+    mesh = snapshot.mesh
+    defaults = mesh.default_traffic_policy
+    if mesh.locality_lb_setting.distribute or (
+        defaults is not None and defaults.outlier_detection is not None
+    ):
+        return True
     for rule in snapshot.destination_rules:
         subsets = (subset.traffic_policy for subset in rule.spec.subsets)
         for policy in (rule.spec.traffic_policy, *subsets):
