@@ -13,7 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, NamedTuple, TypeVar
 
+from msgspec import structs
+
 from controlplane.model.base import FrozenDict
+from controlplane.model.checks import Checks
 from controlplane.model.conversion import from_kubernetes, from_service_entry
 from controlplane.model.core import KubernetesService
 from controlplane.model.destination_rules import DestinationRules
@@ -98,6 +101,7 @@ class Assembler:
         self._found: dict[Host, Found] = {}
         self._targets_by_ip: dict[str, tuple[ServiceTarget, ...]] = {}
         self._contested: dict[Host, tuple[Diagnostic, ...]] = {}
+        self._checks: Final = Checks()
 
     def apply(
         self,
@@ -155,16 +159,24 @@ class Assembler:
             namespaces=self._keep(groups.namespaces, last.namespaces, "namespaces"),
             objects=self._keep(groups.objects, last.objects, "objects"),
             provenance=self._keep(self._provenance, last.provenance, "provenance"),
-            diagnostics=self._diagnostics(diagnostics),
         )
+        made = structs.replace(made, diagnostics=self._diagnostics(made, diagnostics))
         groups.changed.clear()
         self._last = made
         self._inherited = False
         return made
 
-    def _diagnostics(self, given: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
-        contested = (entry for group in self._contested.values() for entry in group)
-        return tuple(sorted({*given, *contested}, key=order))
+    def _diagnostics(
+        self, snapshot: Snapshot, given: Iterable[Diagnostic]
+    ) -> tuple[Diagnostic, ...]:
+        found = set(given)
+        for entry in (
+            *(entry for group in self._contested.values() for entry in group),
+            *self._checks.run(snapshot),
+        ):
+            found.add(_placed(entry, self._provenance))
+        made = tuple(sorted(found, key=order))
+        return self._last.diagnostics if made == self._last.diagnostics else made
 
     def _keep(self, current: dict[K, V], last: Mapping[K, V], field: str) -> Mapping[K, V]:
         """Return the last mapping when nothing in it changed, else a copy of the current one."""
@@ -370,6 +382,14 @@ def _known_tuple(
         return last
     known = {endpoint: endpoint for endpoint in last}
     return tuple(known.get(endpoint, endpoint) for endpoint in made)
+
+
+def _placed(entry: Diagnostic, provenance: Mapping[ObjectRef, Provenance]) -> Diagnostic:
+    """Return a diagnostic with the file and line of its object."""
+    origin = None if entry.ref is None else provenance.get(entry.ref)
+    if origin is None or not origin.file:
+        return entry
+    return structs.replace(entry, file=origin.file, line=origin.line)
 
 
 def _lost_host(host: Host, loser: ObjectRef, winner: ObjectRef) -> Diagnostic:
