@@ -14,6 +14,9 @@ from typing import Final
 
 from watchfiles import awatch
 
+from controlplane.errors import SourceError
+from controlplane.model.assemble import make_snapshot
+from controlplane.model.snapshot import Snapshot
 from controlplane.sources.base import Deliver
 from controlplane.sources.filetree import FileTree
 
@@ -88,3 +91,26 @@ class FileSource:
                     pass
             await asyncio.sleep(self._interval)
             yield
+
+
+def load_snapshot(
+    roots: Sequence[Path],
+    *,
+    mesh_config: Path | None = None,
+    domain: str = "cluster.local",
+) -> Snapshot:
+    """Return what files say at this moment, once, with everything that is wrong with them.
+
+    Raises SourceError when a file or directory does not exist.
+    """
+    for path in (*roots, *((mesh_config,) if mesh_config is not None else ())):
+        if not path.exists():
+            raise SourceError(f"{path} does not exist")
+    delta = FileTree(tuple(roots), mesh_config=mesh_config).scan().delta
+    return make_snapshot(
+        (item for item, _ in delta.upserts),
+        mesh=delta.mesh,
+        domain=domain,
+        provenance={item.ref: origin for item, origin in delta.upserts},
+        diagnostics=delta.diagnostics or (),
+    )
