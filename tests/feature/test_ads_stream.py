@@ -1,0 +1,256 @@
+"""Rows A and B of the protocol checklist: streams, nodes, nonces and versions."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+
+from controlplane.ads.types import CDS, EDS, LDS, RDS
+from controlplane.ads.wire import SOTW_METHOD
+from tests.feature.conversation import serving
+from tests.feature.world import World, cluster_name
+
+REVIEWS = cluster_name("reviews")
+RATINGS = cluster_name("ratings")
+WORLD = World(
+    clusters={"reviews": 1, "ratings": 1},
+    endpoints={"reviews": ("10.0.0.1",), "ratings": ("10.0.0.2",)},
+    routes={"80": ("reviews",)},
+    listeners={"80": 1, "90": 1},
+)
+
+
+async def test_a1_both_methods_answer() -> None:
+    async with serving(WORLD) as mesh:
+        async with mesh.sotw() as envoy:
+            await envoy.asks(CDS)
+            assert (await envoy.hears(CDS)).names == (REVIEWS, RATINGS)
+        async with mesh.delta() as envoy:
+            await envoy.asks(CDS)
+            assert (await envoy.hears(CDS)).names == (REVIEWS, RATINGS)
+
+
+async def test_a2_a_missing_node_id_is_an_invalid_argument() -> None:
+    async with serving(WORLD) as mesh:
+        for stream in (mesh.sotw, mesh.delta):
+            async with stream("") as envoy:
+                await envoy.asks(CDS)
+                code, details = await envoy.is_refused()
+                assert code is grpc.StatusCode.INVALID_ARGUMENT
+                assert details == "missing node information"
+
+
+@pytest.mark.parametrize("node", ["x", "sidecar~1.1.1.1~a", "car~1.1.1.1~a.b~c", "sidecar~no~a~c"])
+async def test_a3_a_malformed_node_id_is_an_invalid_argument(node: str) -> None:
+    async with serving(WORLD) as mesh, mesh.sotw(node) as envoy:
+        await envoy.asks(CDS)
+        code, details = await envoy.is_refused()
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert node in details
+
+
+async def test_a4_later_requests_need_no_node_even_after_a_rejection() -> None:
+    async with serving(WORLD) as mesh, mesh.sotw() as envoy:
+        await envoy.asks(CDS)
+        await envoy.rejects(await envoy.hears(CDS))
+        await envoy.asks(LDS)
+        assert (await envoy.hears(LDS)).names == ("80", "90")
+
+
+async def test_a5_a_server_that_is_not_ready_is_unavailable() -> None:
+    async with serving(WORLD, ready=lambda: False) as mesh, mesh.sotw() as envoy:
+        await envoy.asks(CDS)
+        code, _ = await envoy.is_refused()
+        assert code is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("way", ["leaves", "half_closes"])
+async def test_a6_one_stream_of_a_node_ends_and_the_other_lives_on(way: str) -> None:
+    async with serving(WORLD) as mesh, mesh.sotw() as first, mesh.sotw() as second:
+        await first.asks_and_accepts(CDS)
+        await second.asks_and_accepts(CDS)
+        assert mesh.pusher.stream_count() == 2
+        if way == "leaves":
+            first.leaves()
+        else:
+            await first.half_closes()
+        await mesh.until(lambda: mesh.pusher.stream_count() == 1)
+        mesh.becomes(clusters={"reviews": 2})
+        assert (await second.hears(CDS)).names == (REVIEWS,)
+
+
+async def test_connection_ids_are_the_node_and_a_number() -> None:
+    async with serving(WORLD) as mesh, mesh.sotw() as first, mesh.delta() as second:
+        await first.asks_and_accepts(CDS)
+        await second.asks_and_accepts(CDS)
+        ids = [connection.connection_id for connection in mesh.server.status().connections]
+        node = "sidecar~1.1.1.1~app.test~default.svc.cluster.local"
+        assert ids == [f"{node}-1", f"{node}-2"]
+
+
+async def test_garbage_is_an_invalid_argument_and_leaks_nothing() -> None:
+    async with serving(WORLD) as mesh, mesh.sotw() as healthy:
+        await healthy.asks_and_accepts(CDS)
+        async with mesh.sotw() as envoy:
+            await envoy.sends_bytes(b"\xff\xff\xff")
+            code, _ = await envoy.is_refused()
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+        async with mesh.sotw() as envoy:
+            await envoy.asks_and_accepts(CDS)
+            await envoy.sends_bytes(b"\x0a\xff")
+            code, _ = await envoy.is_refused()
+            assert code is grpc.StatusCode.INVALID_ARGUMENT
+        await mesh.until(lambda: mesh.pusher.stream_count() == 1)
+        mesh.becomes(clusters={"reviews": 7})
+        await healthy.hears(CDS)
+
+
+async def test_a_request_over_four_mebibytes_is_resource_exhausted() -> None:
+    async with serving(WORLD) as mesh, mesh.sotw() as envoy:
+        await envoy.asks_and_accepts(CDS)
+        await envoy.asks(EDS, "x" * (5 * 1024 * 1024))
+        code, _ = await envoy.is_refused()
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await mesh.until(lambda: mesh.pusher.stream_count() == 0)
+
+
+async def test_a_megabyte_of_names_is_served_and_disturbs_nobody() -> None:
+    async with serving(WORLD) as mesh, mesh.sotw() as envoy, mesh.sotw() as other:
+        await other.asks_and_accepts(CDS)
+        names = [f"outbound|80||{number}.example.com" for number in range(30_000)]
+        await envoy.asks(EDS, REVIEWS, *names)
+        answer = await envoy.hears(EDS)
+        assert REVIEWS in answer.names
+        assert len(answer.names) <= 5_001
+        mesh.becomes(clusters={"reviews": 7})
+        await other.hears(CDS)
+
+
+async def test_draining_ends_streams_with_unavailable() -> None:
+    async with serving(WORLD) as mesh, mesh.sotw() as envoy:
+        await envoy.asks_and_accepts(CDS)
+        stopping = asyncio.ensure_future(mesh.server.stop(1.0))
+        code, _ = await envoy.is_refused()
+        assert code is grpc.StatusCode.UNAVAILABLE
+        await asyncio.wait_for(stopping, 3)
+        assert mesh.pusher.stream_count() == 0
+
+
+async def test_g6_too_many_new_streams_are_refused_and_old_ones_served() -> None:
+    async with serving(WORLD, admitted_per_second=3.0) as mesh, mesh.sotw() as old:
+        await old.asks_and_accepts(CDS)
+
+        async def tries() -> grpc.StatusCode | None:
+            async with mesh.sotw() as envoy:
+                await envoy.asks(CDS)
+                try:
+                    await envoy.hears(CDS)
+                except AssertionError:
+                    return (await envoy.is_refused())[0]
+                return None
+
+        codes = await asyncio.gather(*(tries() for _ in range(12)))
+        assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) >= 5
+        assert codes.count(None) >= 3
+        mesh.becomes(clusters={"reviews": 2})
+        await old.hears(CDS)
+
+
+async def test_an_unserved_type_is_met_with_silence() -> None:
+    async with serving(WORLD) as mesh, mesh.call(SOTW_METHOD) as call:
+        from controlplane.translate.envoy import DiscoveryRequest, Node
+
+        node = Node(id="sidecar~1.1.1.1~app.test~default.svc.cluster.local")
+        secret = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+        for url in (secret, CDS.url):
+            request = DiscoveryRequest(type_url=url, node=node)
+            await call.write(request.SerializeToString())
+        payload = await asyncio.wait_for(call.read(), 5)
+        assert CDS.url.encode() in payload
+
+
+async def test_b1_and_b2_nonces_are_unique_and_versions_follow_the_content() -> None:
+    async with serving(WORLD) as mesh, mesh.sotw() as envoy:
+        first = await envoy.asks_and_accepts(CDS)
+        mesh.becomes(clusters={"reviews": 2, "ratings": 1})
+        second = await envoy.hears(CDS)
+        await envoy.accepts(second)
+        mesh.becomes(clusters={"reviews": 1, "ratings": 1})
+        third = await envoy.hears(CDS)
+        assert first.version != second.version
+        assert first.version == third.version, "the same content has the same version"
+        assert len({first.nonce, second.nonce, third.nonce}) == 3
+
+
+async def test_b3_an_acknowledgement_counts_for_its_type_alone() -> None:
+    async with serving(WORLD) as mesh, mesh.sotw() as envoy:
+        await envoy.asks(CDS)
+        await envoy.asks(LDS)
+        clusters, listeners = await envoy.hears(CDS), await envoy.hears(LDS)
+        await envoy.accepts(clusters)
+
+        def acked(url: str) -> str:
+            return mesh.server.status().connections[0].watches[url].version_acked
+
+        await mesh.until(lambda: acked(CDS.url) == clusters.version)
+        assert acked(LDS.url) == ""
+        await envoy.accepts(listeners)
+        await mesh.until(lambda: acked(LDS.url) == listeners.version)
+
+
+async def test_b4_every_resource_has_the_type_that_was_asked_for() -> None:
+    async with serving(WORLD) as mesh, mesh.sotw() as envoy:
+        for info, names in ((CDS, ()), (EDS, (REVIEWS,)), (LDS, ()), (RDS, ("80",))):
+            answer = await envoy.asks_and_accepts(info, *names)
+            assert answer.type_url == info.url
+            assert answer.any_urls == {info.url}
+
+
+async def test_b5_an_acknowledgement_is_met_with_silence() -> None:
+    async with serving(WORLD) as mesh, mesh.sotw() as envoy:
+        await envoy.asks_and_accepts(CDS)
+        answer = await envoy.asks_and_accepts(EDS, REVIEWS, RATINGS)
+        await envoy.hears_nothing()
+        await envoy.accepts(answer, RATINGS, REVIEWS)
+        await envoy.hears_nothing()
+
+
+async def test_b6_a_stale_nonce_is_ignored() -> None:
+    async with serving(WORLD) as mesh, mesh.sotw() as envoy:
+        old = await envoy.asks_and_accepts(EDS, REVIEWS)
+        mesh.scales("reviews", "10.0.0.3")
+        new = await envoy.hears(EDS)
+        await envoy.accepts(new, REVIEWS)
+        await envoy.accepts(old, REVIEWS, RATINGS)
+        await envoy.hears_nothing()
+        watch = mesh.server.status().connections[0].watches[EDS.url]
+        assert watch.names == (REVIEWS,)
+        assert watch.version_acked == new.version
+
+
+async def test_b7_a_new_stream_is_silent_about_what_the_client_holds() -> None:
+    async with serving(WORLD) as mesh:
+        async with mesh.sotw() as envoy:
+            clusters = await envoy.asks_and_accepts(CDS)
+            listeners = await envoy.asks_and_accepts(LDS)
+            endpoints = await envoy.asks_and_accepts(EDS, REVIEWS)
+        async with mesh.sotw() as envoy:
+            await envoy.asks(CDS, version=clusters.version, nonce=clusters.nonce)
+            await envoy.asks(LDS, version=listeners.version)
+            await envoy.hears_nothing()
+            await envoy.asks(EDS, REVIEWS, version=endpoints.version, nonce=endpoints.nonce)
+            assert (await envoy.hears(EDS)).names == (REVIEWS,)
+            mesh.becomes(clusters={"reviews": 2, "ratings": 1})
+            assert (await envoy.hears(CDS)).names == (REVIEWS, RATINGS)
+
+
+async def test_b7_a_new_stream_with_an_old_version_gets_everything() -> None:
+    async with serving(WORLD) as mesh:
+        async with mesh.sotw() as envoy:
+            old = await envoy.asks_and_accepts(CDS)
+        mesh.becomes(clusters={"reviews": 2, "ratings": 1})
+        async with mesh.sotw() as envoy:
+            await envoy.asks(CDS, version=old.version, nonce=old.nonce)
+            assert (await envoy.hears(CDS)).names == (REVIEWS, RATINGS)

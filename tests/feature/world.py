@@ -1,0 +1,265 @@
+"""A small mesh made by hand: what the ADS engine is served from in tests.
+
+A `World` holds clusters, listeners, routes and endpoints as plain values; its generator turns
+them into real Envoy messages, so that any codec can read what is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from controlplane.model.base import FrozenDict, Model
+from controlplane.model.meta import ObjectRef
+from controlplane.model.names import Host
+from controlplane.model.proxy import Proxy
+from controlplane.model.services import Protocol as PortProtocol
+from controlplane.model.services import Resolution, Service, ServicePort
+from controlplane.model.snapshot import ServiceTarget, Snapshot
+from controlplane.translate.envoy import (
+    Cluster,
+    ClusterLoadAssignment,
+    Endpoint,
+    LbEndpoint,
+    Listener,
+    LocalityLbEndpoints,
+    Route,
+    RouteAction,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+    ads_source,
+    socket_address,
+)
+from controlplane.translate.resources import Origin, Resource, ResourceType, serialise
+from controlplane.translate.scope import OutboundClass, ProxyClass
+
+
+class FakeChange(Model):
+    """What changed, as the registry would say it."""
+
+    full: bool = False
+    objects: frozenset[ObjectRef] = frozenset()
+    services: frozenset[Host] = frozenset()
+    endpoints: frozenset[Host] = frozenset()
+    mesh: bool = False
+    namespaces: bool = False
+
+    @property
+    def only_endpoints(self) -> bool:
+        return bool(self.endpoints) and not (
+            self.full or self.objects or self.services or self.mesh or self.namespaces
+        )
+
+
+CONFIG = FakeChange(objects=frozenset({ObjectRef("DestinationRule", "default", "any")}))
+ROUTES_ONLY = FakeChange(objects=frozenset({ObjectRef("VirtualService", "default", "any")}))
+
+
+def cluster_name(host: str) -> str:
+    """The cluster of a service's port 80."""
+    return f"outbound|80||{host}"
+
+
+class World(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a class shows. `clusters` maps a host to a number that changes its bytes."""
+
+    clusters: Mapping[str, int] = {}
+    endpoints: Mapping[str, tuple[str, ...]] = {}  # host -> addresses
+    routes: Mapping[str, tuple[str, ...]] = {}  # route name -> hosts routed to
+    listeners: Mapping[str, int] = {}  # listener name -> a number that changes its bytes
+    tcp: Mapping[str, tuple[str, ...]] = {}  # listener name -> hosts named directly
+    targets: Mapping[str, str] = {}  # ip -> host: decides the class of a proxy
+    private: Mapping[str, str] = {}  # host -> the only namespace that sees it
+    broken: frozenset[str] = frozenset()  # names marked so that a client may reject them
+
+    def with_(self, **changes: Any) -> World:
+        """Return a copy with some fields replaced."""
+        return msgspec.structs.replace(self, **changes)
+
+    def snapshot(self) -> Snapshot:
+        """Return a snapshot that carries this world."""
+        services = {
+            Host(host): Service(
+                host=Host(host),
+                name=host,
+                namespace="default",
+                ports=(ServicePort(name="http", number=80, protocol=PortProtocol.HTTP),),
+                resolution=Resolution.CLIENT_SIDE_LB,
+            )
+            for host in {*self.clusters, *self.endpoints}
+        }
+        return Snapshot(
+            services=tuple(services.values()),
+            service_by_host=services,
+            targets_by_ip={
+                ip: (ServiceTarget(Host(host), 80, "http", 80),)
+                for ip, host in self.targets.items()
+            },
+        )
+
+
+class FakeGenerator:
+    """Makes resources of worlds; counts how often it was asked for real work."""
+
+    def __init__(self) -> None:
+        self.worlds: dict[int, tuple[Snapshot, World]] = {}
+        self._made: dict[tuple[Any, ...], Resource] = {}
+        self.made = 0
+
+    def know(self, world: World) -> Snapshot:
+        """Return a snapshot from which the generator finds the world again."""
+        snapshot = world.snapshot()
+        # Only the last few are needed: those that are being replaced.
+        while len(self.worlds) > 8:
+            self.worlds.pop(next(iter(self.worlds)))
+        self.worlds[id(snapshot)] = (snapshot, world)
+        return snapshot
+
+    def world(self, snapshot: Snapshot) -> World:
+        found = self.worlds.get(id(snapshot))
+        return found[1] if found is not None else World()
+
+    def classify(self, proxy: Proxy, snapshot: Snapshot) -> ProxyClass:
+        host = next(
+            (target.host for ip in proxy.ips for target in snapshot.targets_by_ip.get(ip, ())),
+            "",
+        )
+        return ProxyClass(
+            outbound=OutboundClass(
+                type=proxy.type,
+                namespace=proxy.namespace,
+                dns_domain=proxy.dns_domain,
+                locality=host,
+            )
+        )
+
+    def clusters(self, snapshot: Snapshot, cls: ProxyClass) -> tuple[Resource, ...]:
+        world = self.world(snapshot)
+        return tuple(
+            self._cluster(host, number, host in world.broken)
+            for host, number in world.clusters.items()
+            if world.private.get(host, cls.outbound.namespace) == cls.outbound.namespace
+        )
+
+    def listeners(self, snapshot: Snapshot, cls: ProxyClass) -> tuple[Resource, ...]:
+        world = self.world(snapshot)
+        own = {f"own_{cls.outbound.locality}": 1} if cls.outbound.locality else {}
+        return tuple(
+            self._listener(
+                name,
+                number,
+                tuple(world.tcp.get(name, ())),
+                name in world.broken,
+                name in world.routes,
+            )
+            for name, number in {**world.listeners, **own}.items()
+        )
+
+    def route(self, snapshot: Snapshot, cls: ProxyClass, name: str) -> Resource:
+        world = self.world(snapshot)
+        return self._route(name, tuple(world.routes.get(name, ())), name in world.broken)
+
+    def load_assignment(self, snapshot: Snapshot, cls: ProxyClass, cluster: str) -> Resource:
+        world = self.world(snapshot)
+        host = cluster.rpartition("|")[2]
+        known = host in world.clusters or host in world.endpoints
+        addresses = tuple(world.endpoints.get(host, ())) if known else ()
+        return self._assignment(cluster, addresses)
+
+    def _cluster(self, host: str, number: int, broken: bool) -> Resource:
+        key = ("c", host, number, broken)
+        if key not in self._made:
+            self.made += 1
+            name = cluster_name(host)
+            message = Cluster(name=name, type=Cluster.EDS)
+            message.connect_timeout.FromMilliseconds(1000 + number)
+            message.eds_cluster_config.eds_config.CopyFrom(ads_source())
+            message.eds_cluster_config.service_name = name
+            if broken:
+                message.alt_stat_name = "broken"
+            self._made[key] = Resource(
+                ResourceType.CLUSTER,
+                name,
+                serialise(message),
+                eds_name=name,
+                origins=(Origin("", ObjectRef("DestinationRule", "default", host), "spec"),),
+            )
+        return self._made[key]
+
+    def _listener(
+        self, name: str, number: int, hosts: tuple[str, ...], broken: bool, routed: bool
+    ) -> Resource:
+        key = ("l", name, number, hosts, broken, routed)
+        if key not in self._made:
+            self.made += 1
+            message = Listener(name=name, stat_prefix=f"{number}{'broken' if broken else ''}")
+            message.address.CopyFrom(socket_address("0.0.0.0", 10_000 + number))
+            self._made[key] = Resource(
+                ResourceType.LISTENER,
+                name,
+                serialise(message) + b"".join(sorted(_unknown(host) for host in hosts)),
+                clusters=frozenset(map(cluster_name, hosts)),
+                routes=frozenset({name}) if routed else frozenset(),
+                origins=(Origin("", ObjectRef("Gateway", "default", name)),),
+            )
+        return self._made[key]
+
+    def _route(self, name: str, hosts: tuple[str, ...], broken: bool) -> Resource:
+        key = ("r", name, hosts, broken)
+        if key not in self._made:
+            self.made += 1
+            message = RouteConfiguration(
+                name=name,
+                virtual_hosts=[
+                    VirtualHost(
+                        name=f"{'broken ' if broken else ''}{host}",
+                        domains=[host],
+                        routes=[
+                            Route(
+                                match=RouteMatch(prefix="/"),
+                                route=RouteAction(cluster=cluster_name(host)),
+                            )
+                        ],
+                    )
+                    for host in hosts
+                ],
+            )
+            self._made[key] = Resource(
+                ResourceType.ROUTE,
+                name,
+                serialise(message),
+                clusters=frozenset(map(cluster_name, hosts)),
+                origins=(Origin("", ObjectRef("VirtualService", "default", name), "spec.http"),),
+            )
+        return self._made[key]
+
+    def _assignment(self, cluster: str, addresses: tuple[str, ...]) -> Resource:
+        key = ("e", cluster, addresses)
+        if key not in self._made:
+            self.made += 1
+            message = ClusterLoadAssignment(cluster_name=cluster)
+            if addresses:
+                message.endpoints.append(
+                    LocalityLbEndpoints(
+                        lb_endpoints=[
+                            LbEndpoint(endpoint=Endpoint(address=socket_address(address, 80)))
+                            for address in addresses
+                        ]
+                    )
+                )
+            self._made[key] = Resource(ResourceType.ENDPOINT, cluster, serialise(message))
+        return self._made[key]
+
+
+def _unknown(text: str) -> bytes:
+    """A field of Listener that old and new Envoys skip: makes the bytes depend on the text."""
+    raw = text.encode()
+    return bytes([0xFA, 0x7F, len(raw)]) + raw  # field 2047, length delimited
+
+
+def frozen(**entries: Iterable[str]) -> FrozenDict[str, tuple[str, ...]]:
+    """Return a mapping of tuples."""
+    return FrozenDict({key: tuple(value) for key, value in entries.items()})
