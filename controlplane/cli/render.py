@@ -20,7 +20,7 @@ def render(
     ],
     config_dir: Annotated[
         list[Path], typer.Option(help="Directory of configuration objects. Repeatable.")
-    ] = [],  # noqa: B006  # Typer copies the default
+    ] = [],
     mesh_config: Annotated[Path | None, typer.Option(help="File with Istio's MeshConfig.")] = None,
     domain: Annotated[str, typer.Option(help="DNS domain of the cluster.")] = "cluster.local",
     labels: Annotated[str, typer.Option(help="Labels of the proxy: k=v,k2=v2")] = "",

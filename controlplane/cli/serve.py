@@ -16,7 +16,7 @@ def serve(
             help="Directory of *.yaml, *.yml and *.json objects, read recursively and watched. "
             "Repeatable.",
         ),
-    ] = [],  # noqa: B006  # Typer copies the default
+    ] = [],
     kubernetes: Annotated[
         bool | None,
         typer.Option(

@@ -89,10 +89,10 @@ def test_engine_is_counted_through_its_reporter(snapshot: Snapshot) -> None:
     reporter = MetricsReporter(metrics)
     proxy = connection("a.default", "10.0.0.1", snapshot).proxy
     reporter.connected("a.default-1", proxy, delta=False)
-    send = Send(types.CDS, types.Nonce("n"), types.Version("v"), b"x" * 20_000, ("c",))
+    send = Send(types.CDS.url, "CDS", types.Nonce("n"), types.Version("v"), b"x" * 20_000, ("c",))
     reporter.sent("a.default-1", send)
-    reporter.acknowledged("a.default-1", types.CDS, version="v", seconds=0.03)
-    reporter.rejected("a.default-1", types.RDS, message="no", suspects=(), culprits=())
+    reporter.acknowledged("a.default-1", types.CDS, version="v", seconds=0.03, push=1)
+    reporter.rejected("a.default-1", types.RDS, message="no", suspects=(), culprits=(), push=1)
     reporter.stale("a.default-1", types.RDS)
     reporter.published(push=1, classes=1, streams=1, reason="config")
     reporter.published(push=2, classes=1, streams=1, reason="whatever a caller says")
