@@ -115,9 +115,7 @@ class App:
                     self._log.info("app.listening", name=name, address=_bound(runner, address))
             if settings.grpc_addr is not None:
                 address = settings.grpc_addr
-                (port,) = await self._server.start(
-                    str(Address(address.host or "[::]", address.port))
-                )
+                (port,) = await self._server.start(str(Address(address.host or "::", address.port)))
                 self._log.info("app.listening", name="grpc", address=f"{address.host}:{port}")
             yield
 

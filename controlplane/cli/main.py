@@ -44,6 +44,8 @@ def version() -> None:
 
 def main() -> None:
     """Run the command line; errors of ours become one sentence on stderr."""
+    # gRPC's C core would write its own lines to stderr beside our one sentence.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     command = typer.main.get_command(app)
     name_environment(command)
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from controlplane.errors import UsageError
+from controlplane.errors import NodeError, UsageError
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.proxy import Proxy, make_proxy
 from controlplane.model.snapshot import Snapshot
@@ -30,9 +30,12 @@ def rendered(
 ) -> tuple[dict[str, list[dict[str, Any]]], tuple[Diagnostic, ...]]:
     """Return the asked-for resources by plural kind, and what is wrong with the objects.
 
-    Raises UsageError for wrong arguments and NodeError for a malformed node id.
+    Raises UsageError for wrong arguments, a malformed node id among them.
     """
-    proxy = make_proxy(node, _metadata(metadata, labels))
+    try:
+        proxy = make_proxy(node, _metadata(metadata, labels))
+    except NodeError as error:
+        raise UsageError(f"--node: {error}") from None
     snapshot = load_snapshot(config_dirs, mesh_config=mesh_config, domain=domain)
     resources = all_resources(Generator(), snapshot, proxy)
     return (

@@ -105,5 +105,7 @@ def serve(
             "the Kubernetes source is not built yet: name a directory with --config-dir DIR and "
             "switch Kubernetes off with --no-kubernetes"
         )
+    if not settings.config_dirs:
+        raise UsageError("there is nothing to serve: name a directory with --config-dir DIR")
     configure(log_level, log_format)
     asyncio.run(run(settings))
