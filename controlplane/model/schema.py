@@ -68,12 +68,19 @@ def format_path(path: Iterable[str | int]) -> str:
 def fields_of(model: type[Model]) -> tuple[FieldType, ...]:
     """Return the fields of a struct type; objects also have `apiVersion` and `kind`."""
     own = tuple(
-        FieldType(field.encode_name, field.type, field.required)
+        FieldType(field.encode_name, _without_null(field.type, field.default), field.required)
         for field in msgspec.structs.fields(model)
     )
     if issubclass(model, Object):
         return (*(FieldType(name, str, True) for name in _IDENTITY), *own)
     return own
+
+
+def _without_null(kind: Any, default: Any) -> Any:
+    """Return the type without null when null would differ from the field's absence."""
+    if default is None or get_origin(kind) not in (Union, types.UnionType):
+        return kind
+    return Union[tuple(part for part in get_args(kind) if part is not type(None))]  # noqa: UP007
 
 
 @cache

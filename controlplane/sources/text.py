@@ -60,7 +60,8 @@ def _json_end(data: memoryview, line: int) -> int:
         msgspec.json.decode(data, type=msgspec.Raw)
     except msgspec.DecodeError as error:
         found = _REASON.match(str(error))
-        at = int(found[2]) if found and found[2] else len(data)
+        # msgspec counts from 1 what it has read, the offending byte included.
+        at = int(found[2]) - 1 if found and found[2] else len(data)
         if "trailing characters" in str(error):
             return at
         reason = found[1] if found else str(error)
