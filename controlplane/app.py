@@ -117,6 +117,12 @@ class App:
                 address = settings.grpc_addr
                 (port,) = await self._server.start(str(Address(address.host or "::", address.port)))
                 self._log.info("app.listening", name="grpc", address=f"{address.host}:{port}")
+            for name, wanted in (
+                ("secure-grpc", settings.secure_grpc_addr),
+                ("https", settings.https_addr),
+            ):
+                if wanted is not None:
+                    self._log.info("app.not_served_yet", name=name, address=str(wanted))
             yield
 
     def _publish(self, old: Snapshot, new: Snapshot, change: Change) -> None:

@@ -61,8 +61,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kubeconfig: Path | None = None
     context: str = ""
     grpc_addr: Address | None = Address("", 15010)
+    secure_grpc_addr: Address | None = Address("", 15012)
     http_addr: Address | None = Address("", 8080)
     monitoring_addr: Address | None = Address("", 15014)
+    https_addr: Address | None = Address("", 15017)
     domain: str = "cluster.local"
     cluster_id: str = "Kubernetes"
     revision: str = "default"

@@ -32,8 +32,14 @@ def serve(
     grpc_addr: Annotated[
         str, typer.Option(help="xDS, plaintext. Empty switches it off, as for every address.")
     ] = ":15010",
+    secure_grpc_addr: Annotated[
+        str, typer.Option(help="xDS and certificates over TLS; not served before they exist.")
+    ] = ":15012",
     http_addr: Annotated[str, typer.Option(help="/ready and /debug.")] = ":8080",
     monitoring_addr: Annotated[str, typer.Option(help="/metrics, /version, /debug.")] = ":15014",
+    https_addr: Annotated[
+        str, typer.Option(help="Webhooks; not served before they exist.")
+    ] = ":15017",
     domain: Annotated[str, typer.Option(help="DNS domain of the cluster.")] = "cluster.local",
     cluster_id: Annotated[str, typer.Option(help="Name of this cluster.")] = "Kubernetes",
     revision: Annotated[str, typer.Option(help="Revision of this control plane.")] = "default",
@@ -84,8 +90,10 @@ def serve(
         kubeconfig=kubeconfig,
         context=context,
         grpc_addr=parse_address(grpc_addr, "--grpc-addr"),
+        secure_grpc_addr=parse_address(secure_grpc_addr, "--secure-grpc-addr"),
         http_addr=parse_address(http_addr, "--http-addr"),
         monitoring_addr=parse_address(monitoring_addr, "--monitoring-addr"),
+        https_addr=parse_address(https_addr, "--https-addr"),
         domain=domain,
         cluster_id=cluster_id,
         revision=revision,
