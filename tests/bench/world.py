@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml
+
+from tests.bench.loader import Played
 
 DOMAIN = "cluster.local"
 
@@ -104,3 +107,32 @@ def write_json(directory: Path, **size: int) -> None:
     for kind, items in by_kind.items():
         content = {"apiVersion": "v1", "kind": "List", "items": items}
         (directory / f"{kind.lower()}.json").write_bytes(msgspec.json.encode(content))
+
+
+def write_yaml(directory: Path, **size: int) -> None:
+    """Write the same mesh as one multi-document YAML file per kind."""
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for document in documents(**size):
+        by_kind.setdefault(document["kind"], []).append(document)
+    for kind, items in by_kind.items():
+        text = yaml.dump_all(items, Dumper=yaml.CSafeDumper, sort_keys=False)
+        (directory / f"{kind.lower()}.yaml").write_text(text)
+
+
+def mesh_config(*, generation: int = 0) -> str:
+    """Settings of the mesh whose generations differ in every cluster, listener and route."""
+    settings = {
+        "connectTimeout": f"{10 + generation % 2}s",
+        "accessLogFile": "/dev/stdout",
+        "accessLogFormat": f"generation {generation} %START_TIME% %REQ(:METHOD)%\n",
+        "defaultHttpRetryPolicy": {"attempts": 2 + generation % 2, "retryOn": "connect-failure"},
+    }
+    return yaml.dump(settings, Dumper=yaml.CSafeDumper)
+
+
+def sidecars(count: int, *, classes: int = 20, namespaces: int = 20) -> tuple[Played, ...]:
+    """Sidecars of as many workloads as there shall be classes, each workload of one service."""
+    return tuple(
+        Played(number, f"ns-{number % classes % namespaces}", {"app": f"svc-{number % classes}"})
+        for number in range(count)
+    )
