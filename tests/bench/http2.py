@@ -75,8 +75,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_body", "_control", "_data_left", "_decided", "_ended_by", "_frame", "_header", "_kind_left",
-        "_limit", "_message", "_message_left", "_peer_initial", "_prefix", "_queue",
+        "_body", "_control", "_data_left", "_decided", "_frame", "_header", "_kind_left", "_limit",
+        "_message", "_message_left", "_peer_initial", "_prefix", "_queue",
         "_received", "_room", "_size", "_stream_room", "_wants", "ended", "outgoing",
     )  # fmt: skip
 

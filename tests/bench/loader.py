@@ -24,6 +24,7 @@ from tests.bench.messages import extensions as make_extensions
 from tests.bench.sidecar import HEALTHY, Behaviour, Book, Samples, Sidecar
 
 _BUFFER: Final = 1024 * 1024
+_FEW_NAMES: Final = 256  # the names of larger responses are not reported
 _RETRY: Final = 0.5  # seconds; Envoy retries after a random part of this, doubled each time
 _RETRY_MAX: Final = 30.0
 
@@ -317,7 +318,9 @@ class Loader:
         samples, self._book.samples = self._book.samples, Samples()
         self._seen = 0
         names = {
-            key: found.names for key, found in self._book.found.items() if len(found.names) < 64
+            key: found.names
+            for key, found in self._book.found.items()
+            if len(found.names) < _FEW_NAMES
         }
         versions = tuple(self._book.versions)
         self._pipe.send(Collected(samples, versions, names, time.process_time(), len(self._live)))

@@ -40,7 +40,7 @@ class Server:
     def __init__(self, directory: Path, mesh_config: Path, *, measured: bool = True) -> None:
         self.grpc: Final = (HOST, free_port())
         self._http: Final = free_port()
-        self._log: Final[IO[bytes]] = tempfile.TemporaryFile()
+        self._log: Final[IO[bytes]] = tempfile.TemporaryFile()  # noqa: SIM115  # closed at exit
         words = [sys.executable, "-m"]
         if measured:
             words += ["tests.bench.served", str(directory), str(mesh_config)]

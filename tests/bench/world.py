@@ -76,12 +76,11 @@ def endpoint_slice(
 ) -> dict[str, Any]:
     """The EndpointSlice of one service; another `generation` moves its last address."""
     namespace = f"ns-{number % namespaces}"
+    block, third, fourth = number // 4096, number // 16 % 256, number % 16 * 16
     addresses = [
-        f"10.{128 + number // 4096 % 64}.{number // 16 % 256}.{number % 16 * 16 + index % 16}"
-        if index < endpoints - 1
-        else f"10.{192 + number // 4096 % 32}.{number // 16 % 256}.{number % 16 * 16 + generation % 16}"
-        for index in range(endpoints)
+        f"10.{128 + block % 64}.{third}.{fourth + index % 16}" for index in range(endpoints - 1)
     ]
+    addresses.append(f"10.{192 + block % 32}.{third}.{fourth + generation % 16}")
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
