@@ -70,7 +70,7 @@ async def eventually(
         except (OutsideError, aiohttp.ClientError, TimeoutError) as error:
             seen = error
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}; seen last: {seen!r}")
+            raise AssertionError(f"not within {seconds:g} s: {what}; seen last: {seen!r:.2000}")
         await asyncio.sleep(PAUSE)
 
 

@@ -147,7 +147,8 @@ async def test_a_gateway_that_wants_a_taken_port_in_another_way_is_refused(mesh:
     before = await everything(mesh)
     mesh.write("clash.yaml", CLASHING_GATEWAY)
     found = await finding(mesh, "Gateway default/clash")
-    assert "80" in found["message"] + found.get("field", "")
+    assert found["field"] == "spec.servers[0].port"
+    assert "bookinfo-gateway" in found["message"]
     assert await everything(mesh) == before
 
 

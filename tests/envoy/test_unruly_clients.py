@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from envoy.service.discovery.v3 import discovery_pb2
 
-from tests.envoy.harness import Bed, bed, eventually, virtual_hosts
+from tests.envoy.harness import Bed, bed, eventually, troubles_of, virtual_hosts
 
 pytestmark = [pytest.mark.envoy, pytest.mark.asyncio(loop_scope="module")]
 
@@ -72,10 +72,12 @@ async def others_are_served(mesh: Bed) -> None:
     """Prove it by a change that reaches the Envoy, and by its connection, which is still there."""
     sidecar = mesh.envoys["sidecar"]
     before = await virtual_hosts(sidecar)
-    exercise = "reviews-v3" if "v3" not in str(before) else "all-v1"
+    exercise = "reviews-v3" if "|v3|" not in str(before) else "all-v1"
     mesh.copy(f"virtual-service-{exercise}.yaml", "reviews.yaml")
     await eventually(lambda: virtual_hosts(sidecar), lambda now: now != before, what=exercise)
-    await eventually(mesh.unsettled, lambda troubles: not troubles, what="a settled Envoy")
+    await eventually(
+        lambda: troubles_of(sidecar), lambda troubles: not troubles, what="a settled Envoy"
+    )
     stats = await sidecar.admin.stats(r"^cluster\.xds-grpc;?\.upstream_rq_total$")
     assert sum(stats.values()) == 1, "the Envoy had to connect again"
 

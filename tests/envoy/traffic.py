@@ -47,9 +47,11 @@ class Backend:
         """Listen."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
-        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=3900)
+        self._runner = web.AppRunner(
+            app, access_log=None, keepalive_timeout=3900, shutdown_timeout=0.1
+        )
         await self._runner.setup()
-        await web.TCPSite(self._runner, self.host, self.port, shutdown_timeout=0.1).start()
+        await web.TCPSite(self._runner, self.host, self.port).start()
 
     async def stop(self) -> None:
         """Close the port and all connections."""
