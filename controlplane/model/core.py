@@ -58,7 +58,7 @@ class PodSpec(Model):
     IGNORED: ClassVar[frozenset[str]] = frozenset(
         "volumes initContainers ephemeralContainers restartPolicy terminationGracePeriodSeconds "
         "activeDeadlineSeconds dnsPolicy nodeSelector serviceAccount automountServiceAccountToken "
-        "hostPID hostIPC shareProcessNamespace securityContext imagePullSecrets hostname subdomain "
+        "hostPID hostIPC shareProcessNamespace securityContext imagePullSecrets "
         "affinity schedulerName tolerations hostAliases priorityClassName priority dnsConfig "
         "readinessGates runtimeClassName enableServiceLinks preemptionPolicy overhead "
         "topologySpreadConstraints setHostnameAsFQDN os hostUsers schedulingGates resourceClaims "
@@ -67,6 +67,8 @@ class PodSpec(Model):
     node_name: str = ""
     service_account_name: str = ""
     host_network: bool = False
+    hostname: str = ""  # with `subdomain`: a DNS name of the pod in a headless service
+    subdomain: str = ""
     containers: tuple[Container, ...] = ()
 
 

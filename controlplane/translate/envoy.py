@@ -146,6 +146,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, DoubleValue, UInt32Value, UI
 from udpa.type.v1.typed_struct_pb2 import TypedStruct
 
 from controlplane.model.base import Duration
+from controlplane.protos.name_table_pb2 import NameTable
 
 TYPE_URL_PREFIX = "type.googleapis.com/"
 

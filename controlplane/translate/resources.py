@@ -23,6 +23,7 @@ class ResourceType(enum.Enum):
     ENDPOINT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
     LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
     ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+    NAME_TABLE = "type.googleapis.com/istio.networking.nds.v1.NameTable"
 
     @property
     def url(self) -> str:

@@ -1,0 +1,116 @@
+"""The name table: which names an agent answers itself, and with which addresses.
+
+Owns what becomes a name: services with an address, headless services and their pods, hosts of
+ServiceEntries with an address. Must not know DNS: short forms, search domains and wildcards are
+the agent's. The rule that is easy to break: a host without an address must not be in the table,
+because the agent would answer "no such address" where the real DNS knows one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from controlplane.model.names import Host
+from controlplane.model.services import Endpoint, Health, Resolution, Service
+from controlplane.model.snapshot import Snapshot
+from controlplane.translate.envoy import NameTable
+from controlplane.translate.outbound_plan import visible_services
+from controlplane.translate.resources import Resource, ResourceType, serialise
+from controlplane.translate.scope import OutboundClass
+
+KUBERNETES = "Kubernetes"
+
+
+def name_table(snapshot: Snapshot, cls: OutboundClass) -> Resource:
+    """Return the one name table of a class; its resource name is empty, as in Istio.
+
+    A host that several namespaces declare belongs to the class's own namespace, else to the
+    oldest service. Source: Istio's dns/server BuildNameTable.
+    """
+    table = NameTable()
+    for host, service in sorted(_owners(snapshot, cls).items()):
+        if _is_headless(service):
+            addresses = _add_headless(table, snapshot, cls, service)
+        else:
+            addresses = [text for text in service.addresses if _usable(cls, text)]
+        if addresses:
+            _add(table, host, addresses, service=service, shortname=service.name)
+    return Resource(ResourceType.NAME_TABLE, "", serialise(table))
+
+
+def _owners(snapshot: Snapshot, cls: OutboundClass) -> dict[Host, Service]:
+    owners: dict[Host, Service] = {}
+    for service in visible_services(snapshot, cls):
+        known = owners.get(service.host)
+        if known is None or (known.namespace != cls.namespace == service.namespace):
+            owners[service.host] = service
+    return owners
+
+
+def _is_headless(service: Service) -> bool:
+    return service.provider == KUBERNETES and service.resolution is Resolution.PASSTHROUGH
+
+
+def _add_headless(
+    table: NameTable, snapshot: Snapshot, cls: OutboundClass, service: Service
+) -> list[str]:
+    """Add the names of a headless service's pods, and return all its addresses."""
+    addresses: list[str] = []
+    pods: dict[str, list[str]] = {}
+    for endpoint in _endpoints(snapshot, service):
+        if not _usable(cls, endpoint.address):
+            continue
+        addresses.append(endpoint.address)
+        hostname = _pod_hostname(snapshot, service, endpoint)
+        if hostname:
+            pods.setdefault(hostname, []).append(endpoint.address)
+    domain = service.host.partition(".")[2]
+    for hostname, own in sorted(pods.items()):
+        shortname = f"{hostname}.{service.name}"
+        _add(table, f"{shortname}.{domain}", own, service=service, shortname=shortname)
+    return addresses
+
+
+def _endpoints(snapshot: Snapshot, service: Service) -> Iterator[Endpoint]:
+    """Yield the healthy endpoints of the first port that has any, each address once."""
+    by_port = snapshot.endpoints_of(service.host).by_port
+    for port in service.ports:
+        found = by_port.get(port.name, ())
+        if found:
+            seen: set[str] = set()
+            for endpoint in found:
+                if endpoint.health is Health.HEALTHY and endpoint.address not in seen:
+                    seen.add(endpoint.address)
+                    yield endpoint
+            return
+
+
+def _pod_hostname(snapshot: Snapshot, service: Service, endpoint: Endpoint) -> str:
+    """The host name of the pod behind an endpoint, empty when it has none in this service."""
+    pod = snapshot.pods_by_ip.get(endpoint.address)
+    if pod is None or pod.metadata.namespace != service.namespace:
+        return ""
+    return pod.spec.hostname if pod.spec.subdomain == service.name else ""
+
+
+def _add(
+    table: NameTable, host: str, addresses: list[str], *, service: Service, shortname: str
+) -> None:
+    entry = table.table[host]
+    entry.ips.extend(dict.fromkeys(addresses))
+    entry.registry = service.provider
+    if service.provider == KUBERNETES:
+        entry.shortname = shortname
+        entry.namespace = service.namespace
+
+
+def _usable(cls: OutboundClass, text: str) -> bool:
+    """Whether the text is one address of a family that the proxy has, and not "all"."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False  # a network, or a host name
+    if address.is_unspecified:
+        return False
+    return cls.ipv6 if address.version == 6 else cls.ipv4
