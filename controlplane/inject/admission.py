@@ -1,0 +1,192 @@
+"""One AdmissionReview in, one out: what the API server asks before it makes a pod.
+
+Owns the messages of admission.k8s.io, v1 and v1beta1, and what the address of the webhook says
+about the cluster. Must not know HTTP. The rule that is easy to break: every review that names a
+request is answered with its uid, also when we failed, or the API server reports a broken webhook
+instead of our sentence.
+
+Our own mistakes refuse the pod, and say that they are ours: a pod that starts without its
+sidecar would be outside of the mesh's policies without anybody noticing.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any, Final, assert_never
+
+import msgspec
+
+from controlplane.inject.config import InjectConfig
+from controlplane.inject.errors import InjectConfigError
+from controlplane.inject.names import INJECT
+from controlplane.inject.patch import difference
+from controlplane.inject.sidecar import Injected, Refused, Untouched, inject
+from controlplane.model.mesh import MeshConfig
+
+NamespaceLabels = Callable[[str], Mapping[str, str] | None]
+"""Returns the labels of a namespace, None when it is not known (the API server has chosen then)."""
+
+_VERSIONS: Final = frozenset({"admission.k8s.io/v1", "admission.k8s.io/v1beta1"})
+_VARIABLES: Final = {"cluster": "ISTIO_META_CLUSTER_ID", "net": "ISTIO_META_NETWORK"}
+_WARNING_LIMIT: Final = 250
+"""The API server cuts longer warnings."""
+
+
+class ReviewError(Exception):
+    """What came is no AdmissionReview, so that there is no uid to answer."""
+
+
+class Result(enum.Enum):
+    """What became of a request, for the metrics."""
+
+    INJECTED = "injected"
+    SKIPPED = "skipped"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The review to send back; `text` says what happened, for the log."""
+
+    review: dict[str, Any]
+    result: Result
+    subject: str
+    text: str
+    error: Exception | None = None
+
+
+class Injector(msgspec.Struct, frozen=True, kw_only=True):
+    """What answers depend on, besides the request."""
+
+    config: InjectConfig
+    mesh: MeshConfig
+    namespace_labels: NamespaceLabels
+
+
+def review(body: bytes, path: str, injector: Callable[[], Injector]) -> Answer:
+    """Return the answer to the body of a request to this path; raises ReviewError only."""
+    asked = _decode(body)
+    request = asked["request"]
+    pod = request.get("object")
+    namespace = str(request.get("namespace") or "default")
+    if (request.get("kind") or {}).get("kind", "Pod") != "Pod" or not isinstance(pod, dict):
+        return _answer(asked, Result.SKIPPED, "", "no pod, nothing to do")
+    subject = _subject(pod, namespace)
+    try:
+        settings = injector()
+        outcome = inject(
+            pod,
+            namespace=namespace,
+            config=settings.config,
+            mesh=settings.mesh,
+            namespace_labels=settings.namespace_labels(namespace),
+            environment=environment(path),
+        )
+        match outcome:
+            case Untouched(decision=decision):
+                return _answer(asked, Result.SKIPPED, subject, str(decision))
+            case Refused(problems=problems):
+                text = f"sidecar injection of {subject}: {'; '.join(problems)}"
+                return _answer(asked, Result.REFUSED, subject, text, message=text, code=400)
+            case Injected(pod=made, decision=decision, warnings=warnings):
+                return _answer(
+                    asked,
+                    Result.INJECTED,
+                    subject,
+                    str(decision),
+                    patch=difference(pod, made),
+                    warnings=warnings,
+                )
+            case _:
+                assert_never(outcome)
+    except InjectConfigError as error:
+        return _failed(asked, subject, f"the injector's own configuration is wrong: {error}", error)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the API server gets an answer
+        return _failed(asked, subject, f"{type(error).__name__}: {error}", error)
+
+
+def environment(path: str) -> dict[str, str]:
+    """Return the variables that an address such as `/inject/cluster/C/net/N` gives.
+
+    `--slash--` in a value is a slash. Other keys are names of variables, as in Istio. A key
+    without a value is left out.
+    """
+    parts = path.strip("/").split("/")[1:]
+    found = {}
+    for key, value in zip(parts[::2], parts[1::2], strict=False):
+        if key:
+            found[_VARIABLES.get(key, key.upper())] = value.replace("--slash--", "/")
+    return found
+
+
+def _decode(body: bytes) -> dict[str, Any]:
+    try:
+        asked = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ReviewError(f"the body is not JSON: {error}") from None
+    if not isinstance(asked, dict) or asked.get("kind") != "AdmissionReview":
+        raise ReviewError("the body is not an AdmissionReview")
+    if asked.get("apiVersion") not in _VERSIONS:
+        raise ReviewError(
+            f"apiVersion {asked.get('apiVersion')!r} of the AdmissionReview is none of "
+            f"{', '.join(sorted(_VERSIONS))}"
+        )
+    request = asked.get("request")
+    if not isinstance(request, dict) or not isinstance(request.get("uid"), str):
+        raise ReviewError("the AdmissionReview has no request with a uid")
+    return asked
+
+
+def _answer(
+    asked: Mapping[str, Any],
+    result: Result,
+    subject: str,
+    text: str,
+    *,
+    patch: list[dict[str, Any]] | None = None,
+    message: str = "",
+    code: int = 0,
+    warnings: tuple[str, ...] = (),
+    error: Exception | None = None,
+) -> Answer:
+    response: dict[str, Any] = {"uid": asked["request"]["uid"], "allowed": not message}
+    if message:
+        response["status"] = {
+            "status": "Failure",
+            "message": message,
+            "reason": "Invalid" if code == 400 else "InternalError",
+            "code": code,
+        }
+    if patch:
+        response["patchType"] = "JSONPatch"
+        response["patch"] = base64.b64encode(msgspec.json.encode(patch)).decode()
+    if warnings and asked["apiVersion"] == "admission.k8s.io/v1":
+        response["warnings"] = [warning[:_WARNING_LIMIT] for warning in warnings]
+    return Answer(
+        review={
+            "apiVersion": asked["apiVersion"],
+            "kind": "AdmissionReview",
+            "response": response,
+        },
+        result=result,
+        subject=subject,
+        text=text,
+        error=error,
+    )
+
+
+def _failed(asked: Mapping[str, Any], subject: str, reason: str, error: Exception) -> Answer:
+    text = (
+        f"sidecar injection of {subject} failed in the control plane (pylot), not because of the "
+        f"pod: {reason}. A pod with the label {INJECT}=false starts without a sidecar"
+    )
+    return _answer(asked, Result.FAILED, subject, text, message=text, code=500, error=error)
+
+
+def _subject(pod: Mapping[str, Any], namespace: str) -> str:
+    metadata = pod.get("metadata")
+    meta = metadata if isinstance(metadata, dict) else {}
+    name = meta.get("name") or f"{meta.get('generateName') or ''}*"
+    return f"pod {namespace}/{name}"

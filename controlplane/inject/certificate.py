@@ -1,0 +1,214 @@
+"""The certificate that the webhook serves with: made here, or read from files.
+
+Owns the authority of our own, the names in the certificate and when it is renewed. Must not know
+who serves. The rule that is easy to break: the API server trusts the authority, not the leaf, so
+a renewal must come from the same authority.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import os
+import ssl
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from controlplane.inject.errors import CertificateError
+
+Clock = Callable[[], datetime.datetime]
+"""Returns the time in UTC."""
+
+AUTHORITY_LIFE: Final = datetime.timedelta(days=3650)
+LIFE: Final = datetime.timedelta(days=365)
+_SKEW: Final = datetime.timedelta(hours=1)
+"""Certificates begin in the past, for clocks that go wrong."""
+
+
+def now() -> datetime.datetime:
+    """Return the time in UTC."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+class ServingCertificate(msgspec.Struct, frozen=True, kw_only=True):
+    """A chain with its key, and the authority that clients must trust (the `caBundle`).
+
+    `authority` is empty when it came from files without one.
+    """
+
+    chain: bytes
+    key: bytes
+    authority: bytes
+    not_before: datetime.datetime
+    not_after: datetime.datetime
+
+    def __repr__(self) -> str:
+        """Never the key: this text may end up in a log."""
+        return f"ServingCertificate(not_after={self.not_after.isoformat()})"
+
+    @property
+    def renew_at(self) -> datetime.datetime:
+        """Half of its life: when it should be replaced."""
+        return self.not_before + (self.not_after - self.not_before) / 2
+
+
+class Authority:
+    """A certificate authority that lives as long as the process."""
+
+    def __init__(self, clock: Clock = now) -> None:
+        self._clock = clock
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pylot webhook authority")])
+        begin = clock() - _SKEW
+        self._certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(self._key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(begin)
+            .not_valid_after(begin + AUTHORITY_LIFE)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(sign=True), critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+
+    @property
+    def certificate(self) -> bytes:
+        """The authority's certificate as PEM."""
+        return self._certificate.public_bytes(serialization.Encoding.PEM)
+
+    def issue(self, names: tuple[str, ...]) -> ServingCertificate:
+        """Return a new certificate for these DNS names and IP addresses."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        begin = self._clock() - _SKEW
+        end = min(begin + LIFE, self._certificate.not_valid_after_utc)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([]))
+            .issuer_name(self._certificate.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(begin)
+            .not_valid_after(end)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(sign=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            # Critical, because the subject is empty (RFC 5280, 4.2.1.6).
+            .add_extension(
+                x509.SubjectAlternativeName([_general_name(name) for name in names]),
+                critical=True,
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        return ServingCertificate(
+            chain=certificate.public_bytes(serialization.Encoding.PEM),
+            key=key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+            authority=self.certificate,
+            not_before=begin,
+            not_after=end,
+        )
+
+
+def serving_names(namespace: str, revision: str = "default") -> tuple[str, ...]:
+    """Return the names under which the API server calls the webhook, as istiod's certificate."""
+    services = ["istiod", "istiod-remote", "istio-pilot"]
+    if revision and revision != "default":
+        services.insert(0, f"istiod-{revision}")
+    return tuple(
+        name
+        for service in services
+        for name in (f"{service}.{namespace}.svc", f"{service}.{namespace}")
+    )
+
+
+def from_files(chain: Path, key: Path, authority: Path | None = None) -> ServingCertificate:
+    """Return a certificate that somebody else provides; raises CertificateError."""
+    texts = []
+    for path in (chain, key, *((authority,) if authority is not None else ())):
+        try:
+            texts.append(path.read_bytes())
+        except OSError as error:
+            raise CertificateError(f"{path}: {error.strerror}") from None
+    try:
+        leaf = x509.load_pem_x509_certificates(texts[0])[0]
+    except ValueError:
+        raise CertificateError(f"{chain}: there is no PEM certificate in it") from None
+    try:
+        private = serialization.load_pem_private_key(texts[1], password=None)
+    except (ValueError, TypeError):
+        raise CertificateError(f"{key}: there is no PEM private key without a password") from None
+    if private.public_key() != leaf.public_key():
+        raise CertificateError(f"{key}: this is not the key of {chain}")
+    return ServingCertificate(
+        chain=texts[0],
+        key=texts[1],
+        authority=texts[2] if authority is not None else b"",
+        not_before=leaf.not_valid_before_utc,
+        not_after=leaf.not_valid_after_utc,
+    )
+
+
+def ssl_context(certificate: ServingCertificate) -> ssl.SSLContext:
+    """Return a context that serves with this certificate, TLS 1.2 and later."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    load(context, certificate)
+    return context
+
+
+def load(context: ssl.SSLContext, certificate: ServingCertificate) -> None:
+    """Let new connections of a context have another certificate; open ones keep theirs.
+
+    Raises CertificateError when TLS does not take it.
+    """
+    # The ssl module reads files only; this one exists for as long as the call takes, for us alone.
+    descriptor, name = tempfile.mkstemp(prefix="pylot-webhook-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(certificate.key + b"\n" + certificate.chain)
+        context.load_cert_chain(name)
+    except ssl.SSLError as error:
+        raise CertificateError(f"the webhook's certificate cannot be used: {error}") from None
+    finally:
+        Path(name).unlink()
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _usage(*, sign: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=sign,
+        crl_sign=sign,
+        encipher_only=False,
+        decipher_only=False,
+    )

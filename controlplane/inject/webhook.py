@@ -1,0 +1,125 @@
+"""The webhook that the API server calls for every new pod: `/inject` over HTTPS.
+
+Owns routes, status codes, metrics and the log of injection. Must not know how a pod changes. The
+rule that is easy to break: the settings are asked for at every request, so that a changed mesh
+or template counts from the next pod on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from controlplane.inject.admission import Answer, Injector, Result, ReviewError, review
+
+MAX_BODY: Final = 8 * 1024 * 1024
+"""Bytes. A pod has at most 1.5 MiB in etcd; a review may hold it twice."""
+
+GetInjector = Callable[[], Injector]
+"""Returns the settings of this moment."""
+
+_log = structlog.get_logger()
+
+
+class InjectionMetrics:
+    """The counters of Istio's sidecar injector, under its names."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "sidecar_injection_requests_total", "Requests to the injector.", registry=registry
+        )
+        self._results = {
+            Result.INJECTED: Counter(
+                "sidecar_injection_success_total", "Pods injected.", registry=registry
+            ),
+            Result.SKIPPED: Counter(
+                "sidecar_injection_skip_total", "Pods left alone.", registry=registry
+            ),
+            Result.FAILED: Counter(
+                "sidecar_injection_failure_total",
+                "Requests that could not be answered, and pods refused.",
+                registry=registry,
+            ),
+        }
+        self._results[Result.REFUSED] = self._results[Result.FAILED]
+        self._time = Histogram(
+            "sidecar_injection_time_seconds", "Seconds for one request.", registry=registry
+        )
+
+    def record(self, result: Result, seconds: float) -> None:
+        """Count one request."""
+        self._requests.inc()
+        self._results[result].inc()
+        self._time.observe(seconds)
+
+
+def make_webhook_app(
+    injector: GetInjector, metrics: InjectionMetrics | None = None
+) -> web.Application:
+    """Return the application of `--https-addr`: `/inject`, `/inject/cluster/C/net/N`, `/ready`.
+
+    Other webhooks (`/validate`) can be added to its router.
+    """
+    app = web.Application(client_max_size=MAX_BODY)
+    handler = _Handler(injector, metrics)
+    app.router.add_post("/inject", handler.inject)
+    app.router.add_post("/inject/{rest:.*}", handler.inject)
+    app.router.add_get("/ready", _ready)
+    return app
+
+
+class _Handler:
+    """Answers requests with the settings of the moment."""
+
+    def __init__(self, injector: GetInjector, metrics: InjectionMetrics | None) -> None:
+        self._injector = injector
+        self._metrics = metrics
+
+    async def inject(self, request: web.Request) -> web.Response:
+        """Answer one AdmissionReview; what is none of these gets a 4xx with the reason."""
+        begin = time.perf_counter()
+        result = Result.FAILED
+        try:
+            if request.content_type != "application/json":
+                raise web.HTTPUnsupportedMediaType(text="the content type must be application/json")
+            body = await request.read()
+            answer = review(body, request.path, self._injector)
+            result = answer.result
+            _report(answer)
+            return web.Response(
+                body=msgspec.json.encode(answer.review), content_type="application/json"
+            )
+        except ReviewError as error:
+            _log.warning("injection_request_unreadable", reason=str(error))
+            raise web.HTTPBadRequest(text=str(error)) from None
+        finally:
+            if self._metrics is not None:
+                self._metrics.record(result, time.perf_counter() - begin)
+
+
+def _report(answer: Answer) -> None:
+    match answer.result:
+        case Result.INJECTED | Result.SKIPPED:
+            _log.debug(
+                "injection", subject=answer.subject, result=answer.result.value, reason=answer.text
+            )
+        case Result.REFUSED:
+            _log.warning("injection_refused", subject=answer.subject, reason=answer.text)
+        case Result.FAILED:
+            _log.error(
+                "injection_failed",
+                subject=answer.subject,
+                reason=answer.text,
+                exc_info=answer.error,
+            )
+
+
+async def _ready(request: web.Request) -> web.Response:
+    del request
+    return web.Response(text="ok")
