@@ -144,7 +144,8 @@ async def check(mesh: DemoMesh, console: Console) -> bool:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
         task = progress.add_task("", total=len(EXERCISES))
         for exercise in EXERCISES:
             progress.update(task, description=exercise.title)

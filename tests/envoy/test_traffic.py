@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from tests.envoy.harness import Bed, bed, eventually, virtual_hosts
-from tests.envoy.traffic import Backend, Caller, Load, backends
+from tests.envoy.traffic import Backend, Call, Caller, Load, backends
 
 pytestmark = [pytest.mark.envoy, pytest.mark.asyncio(loop_scope="module")]
 
@@ -151,16 +151,20 @@ async def test_an_abort_is_for_jason_only_and_never_reaches_the_service(mesh: Me
 
 async def test_a_mirror_sends_a_copy_and_answers_from_the_route(mesh: Mesh) -> None:
     await mesh.apply(reviews="reviews-mirror")
-    copies = mesh.apps["reviews-v3"].calls
-    copies.clear()
+    routed, copied = mesh.apps["reviews-v1"].calls, mesh.apps["reviews-v3"].calls
+    routed.clear()
+    copied.clear()
     seen = await mesh.caller.count(mesh.host("reviews"), 20)
     assert seen == {"reviews-v1": 20}
 
-    async def hosts() -> list[str]:
-        return [call.host for call in copies]
+    async def copies() -> list[Call]:
+        return list(copied)
 
-    found = await eventually(hosts, lambda seen: len(seen) == 20, what="20 copies")
-    assert set(found) == {f"reviews-shadow:{mesh.bed.layout.service_port}"}
+    found = await eventually(copies, lambda calls: len(calls) == 20, what="20 copies")
+    ids = {call.headers["x-request-id"] for call in routed}
+    assert {call.headers["x-request-id"] for call in found} == ids
+    # As Istio does it, a copy does not show that it is one.
+    assert {call.host for call in found} == {mesh.host("reviews")}
 
 
 async def test_a_timeout_ends_the_wait(mesh: Mesh) -> None:
