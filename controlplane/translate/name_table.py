@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from typing import Final
 
-from controlplane.model.names import Host
 from controlplane.model.services import Endpoint, Health, Resolution, Service
 from controlplane.model.snapshot import Snapshot
 from controlplane.translate.envoy import NameTable
@@ -19,33 +19,23 @@ from controlplane.translate.outbound_plan import visible_services
 from controlplane.translate.resources import Resource, ResourceType, serialise
 from controlplane.translate.scope import OutboundClass
 
-KUBERNETES = "Kubernetes"
+KUBERNETES: Final = "Kubernetes"
 
 
 def name_table(snapshot: Snapshot, cls: OutboundClass) -> Resource:
     """Return the one name table of a class; its resource name is empty, as in Istio.
 
-    A host that several namespaces declare belongs to the class's own namespace, else to the
-    oldest service. Source: Istio's dns/server BuildNameTable.
+    Source: Istio's dns/server BuildNameTable.
     """
     table = NameTable()
-    for host, service in sorted(_owners(snapshot, cls).items()):
+    for service in visible_services(snapshot, cls):
         if _is_headless(service):
             addresses = _add_headless(table, snapshot, cls, service)
         else:
             addresses = [text for text in service.addresses if _usable(cls, text)]
         if addresses:
-            _add(table, host, addresses, service=service, shortname=service.name)
+            _add(table, service.host, addresses, service=service, shortname=service.name)
     return Resource(ResourceType.NAME_TABLE, "", serialise(table))
-
-
-def _owners(snapshot: Snapshot, cls: OutboundClass) -> dict[Host, Service]:
-    owners: dict[Host, Service] = {}
-    for service in visible_services(snapshot, cls):
-        known = owners.get(service.host)
-        if known is None or (known.namespace != cls.namespace == service.namespace):
-            owners[service.host] = service
-    return owners
 
 
 def _is_headless(service: Service) -> bool:
