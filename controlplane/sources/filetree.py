@@ -302,7 +302,7 @@ def _unread(path: str, reason: str, *, kept: bool) -> Diagnostic:
         level=Level.ERROR,
         code=UNREAD,
         file=path,
-        line=0,
+        line=1,
         message=f"cannot be read: {reason}{after}",
     )
 

@@ -1,0 +1,240 @@
+"""Steps of sources become snapshots, each published at its moment."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from controlplane.model.base import Labels
+from controlplane.model.core import (
+    EndpointPort,
+    EndpointSlice,
+    KubernetesService,
+    KubernetesServicePort,
+    ServiceSpec,
+    SliceEndpoint,
+)
+from controlplane.model.diagnostics import Diagnostic, Level
+from controlplane.model.diff import Change
+from controlplane.model.mesh import MeshConfig
+from controlplane.model.meta import Object, ObjectMeta, Provenance
+from controlplane.model.snapshot import Snapshot
+from controlplane.registry import Registry
+from controlplane.sources.base import Delta
+from controlplane.sources.memory import MemorySource
+
+ORIGIN = Provenance("memory")
+HOST = "one.default.svc.cluster.local"
+
+
+def service(name: str, port: int = 80) -> KubernetesService:
+    return KubernetesService(
+        metadata=ObjectMeta(name=name, namespace="default"),
+        spec=ServiceSpec(
+            cluster_ip="10.0.0.1", ports=(KubernetesServicePort(port=port, name="http"),)
+        ),
+    )
+
+
+def slice_of(name: str, *addresses: str) -> EndpointSlice:
+    return EndpointSlice(
+        metadata=ObjectMeta(
+            name=f"{name}-x",
+            namespace="default",
+            labels=Labels({"kubernetes.io/service-name": name}),
+        ),
+        ports=(EndpointPort(name="http", port=8080),),
+        endpoints=tuple(SliceEndpoint(addresses=(address,)) for address in addresses),
+    )
+
+
+class World:
+    """A registry with a clock of ours and what it published and reported."""
+
+    def __init__(self, *sources: str) -> None:
+        self.now = 100.0
+        self.published: list[tuple[Snapshot, Change]] = []
+        self.reported: list[str] = []
+        self.registry = Registry(
+            lambda _old, new, change: self.published.append((new, change)),
+            sources=sources or ("memory",),
+            clock=lambda: self.now,
+            reporter=self._report,
+        )
+
+    def _report(self, new: tuple[Diagnostic, ...], gone: tuple[Diagnostic, ...]) -> None:
+        self.reported += [f"+{entry.message}" for entry in new]
+        self.reported += [f"-{entry.message}" for entry in gone]
+
+    def say(self, *objects: Object, source: str = "memory", synced: bool = True) -> None:
+        upserts = tuple((item, ORIGIN) for item in objects)
+        self.registry.deliver(source, Delta(upserts=upserts, synced=synced))
+
+    def at(self, seconds: float) -> int:
+        """Go to a moment after the first one; returns how much was published so far."""
+        self.now = 100.0 + seconds
+        self.registry.tick()
+        return len(self.published)
+
+    def addresses(self) -> list[str]:
+        found = self.registry.snapshot.endpoints_of(HOST)  # type: ignore[arg-type]  # a plain str
+        return [endpoint.address for group in found.by_port.values() for endpoint in group]
+
+
+def test_nothing_is_published_before_every_source_is_synced() -> None:
+    world = World("kubernetes", "file")
+    world.say(service("one"), source="kubernetes")
+    assert world.at(0) == 0
+    assert not world.registry.ready
+    assert world.registry.waiting_for == ("file",)
+    world.say(slice_of("one", "1.1.1.1"), source="file", synced=False)
+    assert world.at(1) == 0
+    world.say(source="file")
+    assert world.at(2) == 1
+    assert world.registry.ready
+    assert world.addresses() == ["1.1.1.1"]
+
+
+def test_a_mesh_without_any_object_is_published_too() -> None:
+    world = World()
+    world.say()
+    assert world.at(0) == 1
+    assert world.registry.ready
+
+
+def test_without_sources_the_registry_is_ready_at_once() -> None:
+    published: list[Snapshot] = []
+    registry = Registry(lambda _old, new, _change: published.append(new), sources=())
+    registry.tick()
+    assert registry.ready
+    assert len(published) == 1
+
+
+def test_the_first_endpoint_change_goes_out_at_once_and_later_ones_in_steps() -> None:
+    world = World()
+    world.say(service("one"), slice_of("one", "1.1.1.1"))
+    assert world.at(0) == 1
+    world.now = 105.0
+    world.say(slice_of("one", "1.1.1.1", "1.1.1.2"))
+    assert world.at(5.0) == 2
+    assert world.published[-1][1].only_endpoints
+    world.say(slice_of("one", "1.1.1.2"))
+    assert world.at(5.05) == 2
+    assert world.at(5.1) == 3
+    assert world.addresses() == ["1.1.1.2"]
+
+
+def test_removals_of_endpoints_wait_no_longer_than_others() -> None:
+    world = World()
+    world.say(service("one"), slice_of("one", "1.1.1.1"))
+    world.at(0)
+    world.now = 105.0
+    world.registry.deliver("memory", Delta(removals=(slice_of("one").ref,)))
+    assert world.at(5.0) == 2
+    assert world.addresses() == []
+
+
+def test_config_is_debounced_after_the_first_change() -> None:
+    world = World()
+    world.say(service("one"))
+    world.at(0)
+    world.now = 105.0
+    world.say(service("two"))
+    assert world.at(5.0) == 2
+    world.now = 105.02
+    world.say(service("three"))
+    assert world.at(5.05) == 2
+    world.now = 105.09
+    world.say(service("four"))
+    assert world.at(5.13) == 2
+    assert world.at(5.2) == 3
+    assert len(world.registry.snapshot.services) == 4
+
+
+def test_waiting_config_does_not_slip_out_with_endpoints() -> None:
+    world = World()
+    world.say(service("one"), slice_of("one", "1.1.1.1"))
+    world.at(0)
+    world.now = 105.0
+    world.say(service("two"))
+    world.at(5.0)
+    world.now = 105.09
+    world.say(service("three"))
+    world.say(slice_of("one", "1.1.1.2"))
+    assert world.at(5.1) == 3
+    assert world.published[-1][1].only_endpoints
+    assert [found.name for found in world.registry.snapshot.services] == ["one", "two"]
+    assert world.at(5.2) == 4
+    assert len(world.registry.snapshot.services) == 3
+
+
+def test_of_two_sources_the_stronger_one_is_believed() -> None:
+    world = World("strong", "weak")
+    world.say(service("one", 80), source="strong")
+    world.say(service("one", 81), source="weak")
+    world.at(0)
+    assert world.registry.snapshot.services[0].ports[0].number == 80
+    world.now = 105.0
+    world.registry.deliver("strong", Delta(removals=(service("one").ref,)))
+    world.at(5)
+    assert world.registry.snapshot.services[0].ports[0].number == 81
+
+
+def test_settings_of_the_mesh_are_replaced_as_config() -> None:
+    world = World()
+    world.say()
+    world.at(0)
+    world.now = 105.0
+    world.registry.deliver("memory", Delta(mesh=MeshConfig(root_namespace="other")))
+    world.at(5)
+    assert world.registry.snapshot.mesh.root_namespace == "other"
+    assert world.published[-1][1].full
+
+
+def test_diagnostics_are_reported_when_they_come_and_when_they_go() -> None:
+    world = World()
+    world.say()
+    world.at(0)
+    wrong = Diagnostic(level=Level.ERROR, code="Unreadable", message="bad", file="a.yaml", line=1)
+    world.now = 105.0
+    world.registry.deliver("memory", Delta(diagnostics=(wrong,)))
+    world.at(5)
+    assert world.registry.diagnostics == (wrong,)
+    world.now = 106.0
+    world.registry.deliver("memory", Delta(diagnostics=(wrong,)))
+    world.at(6)
+    world.now = 107.0
+    world.registry.deliver("memory", Delta(diagnostics=()))
+    world.at(7)
+    assert world.reported == ["+bad", "-bad"]
+
+
+async def test_a_running_registry_publishes_by_itself() -> None:
+    published: asyncio.Queue[Change] = asyncio.Queue()
+    source = MemorySource()
+    registry = Registry(
+        lambda _old, _new, change: published.put_nowait(change), sources=[source.name]
+    )
+    task = asyncio.create_task(registry.run([source]))
+    source.apply(service("one"))
+    async with asyncio.timeout(5):
+        assert (await published.get()).services == {HOST}
+        assert registry.ready
+        source.apply(slice_of("one", "1.1.1.1"))
+        assert (await published.get()).endpoints == {HOST}
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_a_source_that_fails_ends_the_registry() -> None:
+    class Failing(MemorySource):
+        async def run(self, deliver: object) -> None:
+            raise OSError("no network")
+
+    registry = Registry(lambda _old, _new, _change: None, sources=["memory"])
+    with pytest.raises(ExceptionGroup) as error:
+        await registry.run([Failing()])
+    assert error.group_contains(OSError, match="no network")
