@@ -1,0 +1,233 @@
+"""A model of an Envoy, strict about the protocol: what a client does with what it is sent.
+
+It takes clusters, asks for their endpoints, takes listeners and asks for their routes, and
+rejects whatever contains a resource that is marked as broken. It checks what a client can check:
+nonces that are new, names that come once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from controlplane.ads.classes import Stream
+from controlplane.ads.pusher import Pusher
+from controlplane.ads.types import CDS, EDS, LDS, RDS, TYPE_BY_URL, Send, TypeInfo
+from controlplane.ads.wire import DeltaRequest, Failure, Request
+from controlplane.model.proxy import make_proxy
+from controlplane.translate.envoy import (
+    Cluster,
+    ClusterLoadAssignment,
+    DeltaDiscoveryResponse,
+    DiscoveryResponse,
+    Listener,
+    RouteConfiguration,
+)
+from controlplane.translate.resources import content_hash
+
+ORDER = (CDS, EDS, LDS, RDS)
+_MESSAGES: dict[str, Any] = {
+    CDS.url: Cluster,
+    EDS.url: ClusterLoadAssignment,
+    LDS.url: Listener,
+    RDS.url: RouteConfiguration,
+}
+
+
+class Envoy:
+    """One node; it may connect, be cut off and come back with what it holds."""
+
+    def __init__(self, pusher: Pusher, node: str, *, delta: bool, names_culprits: bool) -> None:
+        self.pusher = pusher
+        self.proxy = make_proxy(node, {}, user_agent="envoy")
+        self.delta = delta
+        self.names_culprits = names_culprits
+        self.held: dict[str, dict[str, bytes]] = {info.url: {} for info in ORDER}
+        self.version: dict[str, str] = {info.url: "" for info in ORDER}
+        self.stream: Stream | None = None
+        self.rejected = 0  # responses, ever
+        self.newly_named: list[tuple[str, str]] = []  # (route, cluster) the client lacked
+        self._forget_stream()
+
+    def _forget_stream(self) -> None:
+        self.nonce: dict[str, str] = {info.url: "" for info in ORDER}
+        self.asked: dict[str, set[str]] = {info.url: set() for info in ORDER}
+        self.subscribed: set[str] = set()
+        self.nonces: set[str] = set()
+        self.inbox: deque[Send] = deque()
+        self.woken = True
+
+    # --- the stream -----------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Open a stream and ask for everything that is held or wanted at the start."""
+        assert self.stream is None
+        self._forget_stream()
+        self.stream = self.pusher.connect(self.proxy, delta=self.delta, wake=self._wake)
+        self._ask(CDS, set())
+        if self.held[CDS.url]:
+            self._ask(EDS, set(self.held[CDS.url]))
+        if self.version[CDS.url]:
+            self._ask(LDS, set())
+            self._ask(RDS, self._routes())
+
+    def cut_off(self) -> None:
+        """Lose the stream."""
+        assert self.stream is not None
+        self.pusher.disconnect(self.stream)
+        self.stream = None
+        self._forget_stream()
+
+    def _wake(self) -> None:
+        self.woken = True
+
+    def receive(self) -> bool:
+        """Let the server write one response; return whether it had one."""
+        assert self.stream is not None
+        send = self.pusher.take(self.stream)
+        if send is None:
+            return False
+        assert send.nonce not in self.nonces, "a nonce was used twice on one stream"
+        self.nonces.add(send.nonce)
+        assert len(set(send.names)) == len(send.names), "a name appears twice in one response"
+        self.inbox.append(send)
+        return True
+
+    def answer(self) -> bool:
+        """Take the oldest unanswered response; return whether there was one."""
+        if not self.inbox:
+            return False
+        send = self.inbox.popleft()
+        info = TYPE_BY_URL[send.type_url]
+        resources, removed, nonce, version = self._decode(send)
+        self.nonce[info.url] = nonce
+        broken = sorted(name for name, body in resources.items() if b"broken" in body)
+        if broken:
+            self.rejected += 1
+            names = ", ".join(broken) if self.names_culprits else "missing ): ("
+            self._reply(info, nonce, Failure(13, names))
+            return True
+        held = self.held[info.url]
+        if info is RDS:
+            for name, body in resources.items():
+                lacking = _clusters(body) - _clusters(held.get(name, b""))
+                self.newly_named += [
+                    (name, cluster)
+                    for cluster in sorted(lacking)
+                    if cluster not in self.held[CDS.url]
+                ]
+        if not self.delta and info.complete:
+            held.clear()
+        held.update(resources)
+        for name in removed:
+            held.pop(name, None)
+        self.version[info.url] = version
+        self._reply(info, nonce, None)
+        if info is CDS:
+            self._follow(EDS, set(held))
+            self._start(LDS)
+        elif info is LDS:
+            self._follow(RDS, self._routes())
+        return True
+
+    # --- requests -------------------------------------------------------------------------
+
+    def _routes(self) -> set[str]:
+        return {name for name in self.held[LDS.url] if name.startswith("r")}
+
+    def _start(self, info: TypeInfo) -> None:
+        if info.url not in self.subscribed:
+            self._ask(info, set())
+
+    def _follow(self, info: TypeInfo, names: set[str]) -> None:
+        """Change the subscription; what is no longer subscribed is no longer held."""
+        asked = self.asked[info.url]
+        for name in set(self.held[info.url]) - names:
+            del self.held[info.url][name]
+        if info.url not in self.subscribed:
+            if names:
+                self._ask(info, names)
+            return
+        if names == asked:
+            return
+        self.asked[info.url] = set(names)
+        if self.delta:
+            self._send_delta(
+                DeltaRequest(
+                    type_url=info.url,
+                    subscribe=tuple(sorted(names - asked)),
+                    unsubscribe=tuple(sorted(asked - names)),
+                )
+            )
+        else:
+            self._reply(info, self.nonce[info.url], None)
+
+    def _ask(self, info: TypeInfo, names: set[str]) -> None:
+        if not info.wildcard and not names:
+            return
+        self.subscribed.add(info.url)
+        self.asked[info.url] = set(names)
+        if self.delta:
+            held = self.held[info.url]
+            initial = {
+                name: content_hash(body)
+                for name, body in held.items()
+                if info.wildcard or name in names
+            }
+            self._send_delta(
+                DeltaRequest(type_url=info.url, subscribe=tuple(sorted(names)), initial=initial)
+            )
+        else:
+            self._send(
+                Request(
+                    type_url=info.url,
+                    names=tuple(sorted(names)),
+                    version=self.version[info.url],
+                )
+            )
+
+    def _reply(self, info: TypeInfo, nonce: str, failure: Failure | None) -> None:
+        if self.delta:
+            self._send_delta(DeltaRequest(type_url=info.url, nonce=nonce, error=failure))
+        else:
+            self._send(
+                Request(
+                    type_url=info.url,
+                    names=tuple(sorted(self.asked[info.url])),
+                    version=self.version[info.url],
+                    nonce=nonce,
+                    error=failure,
+                )
+            )
+
+    def _send(self, request: Request | DeltaRequest) -> None:
+        assert self.stream is not None
+        self.pusher.on_request(self.stream, request)
+
+    _send_delta = _send
+
+    def _decode(self, send: Send) -> tuple[dict[str, bytes], tuple[str, ...], str, str]:
+        message: Any
+        if self.delta:
+            message = DeltaDiscoveryResponse.FromString(send.payload)
+            for entry in message.resources:
+                assert entry.version == content_hash(entry.resource.value)
+            resources = {entry.name: entry.resource.value for entry in message.resources}
+            removed = tuple(message.removed_resources)
+            return resources, removed, message.nonce, message.system_version_info
+        message = DiscoveryResponse.FromString(send.payload)
+        found: dict[str, bytes] = {}
+        for entry in message.resources:
+            parsed = _MESSAGES[send.type_url].FromString(entry.value)
+            name = parsed.cluster_name if send.type_url == EDS.url else parsed.name
+            found[name] = entry.value
+        return found, (), message.nonce, message.version_info
+
+
+def _clusters(body: bytes) -> set[str]:
+    """The clusters that a route configuration of the test world names."""
+    message: Any = RouteConfiguration.FromString(body) if body else RouteConfiguration()
+    try:
+        return {route.route.cluster for host in message.virtual_hosts for route in host.routes}
+    except AttributeError:
+        return set()

@@ -1,0 +1,238 @@
+"""Random requests, answers, disconnects and changes: every Envoy ends with what is wanted.
+
+Drives the sans-IO engine with model Envoys under a clock of its own. `PYLOT_SOAK` multiplies
+the number of runs.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from controlplane.ads.pusher import Pusher
+from controlplane.ads.types import CDS, EDS, LDS, RDS
+from controlplane.model.names import Host
+from controlplane.translate.resources import Resource, ResourceType
+from tests.feature.world import CONFIG, ROUTES_ONLY, FakeChange, FakeGenerator, World, cluster_name
+from tests.property.envoy_model import Envoy
+
+HOSTS = ("a", "b", "c", "d")
+LISTENERS = ("r1", "r2", "t1")
+NODES = 4
+
+hosts = st.sampled_from(HOSTS)
+numbers = st.integers(1, 3)
+clusters = st.dictionaries(hosts, numbers, max_size=4)
+addresses = st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2"]), max_size=2, unique=True)
+routed = st.lists(hosts, max_size=3, unique=True).map(tuple)
+routes = st.fixed_dictionaries({"r1": routed, "r2": routed})
+listeners = st.dictionaries(st.sampled_from(LISTENERS), numbers, max_size=3)
+nodes = st.integers(0, NODES - 1)
+broken = st.frozensets(st.sampled_from([*HOSTS, "r1", "r2", "t1"]), max_size=2)
+
+
+class Engine(RuleBasedStateMachine):
+    """Four nodes, two protocols, one server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.generator = FakeGenerator()
+        self.world = World(routes={"r1": (), "r2": ()})
+        self.snapshot = self.generator.know(self.world)
+        self.pusher = Pusher(
+            self.generator,
+            self.generator.classify,
+            clock=lambda: self.now,
+            epoch=lambda: self.now + 1e9,
+            snapshot=self.snapshot,
+        )
+        self.patient = True  # no deadline has passed: make before break must hold strictly
+        self.envoys: list[Envoy] = []
+
+    @initialize(names=st.booleans(), may_break=st.booleans())
+    def begin(self, names: bool, may_break: bool) -> None:
+        self.may_break = may_break
+        for number in range(NODES):
+            namespace = "left" if number % 4 < 2 else "right"
+            node = f"sidecar~10.1.0.{number}~p{number}.x~{namespace}.svc.cluster.local"
+            self.envoys.append(
+                Envoy(self.pusher, node, delta=bool(number % 2), names_culprits=names)
+            )
+
+    # --- what happens ---------------------------------------------------------------------
+
+    def _publish(self, change: FakeChange, **changes: Any) -> None:
+        self.world = self.world.with_(**changes)
+        old, self.snapshot = self.snapshot, self.generator.know(self.world)
+        self.pusher.publish(old, self.snapshot, change)
+
+    @rule(value=clusters, paths=routes, shown=listeners, addresses=addresses)
+    def everything_changes(self, value: Any, paths: Any, shown: Any, addresses: Any) -> None:
+        endpoints = {host: tuple(addresses) for host in value}
+        self._publish(CONFIG, clusters=value, routes=paths, listeners=shown, endpoints=endpoints)
+
+    @rule(host=hosts, number=numbers)
+    def a_cluster_changes(self, host: str, number: int) -> None:
+        self._publish(CONFIG, clusters={**self.world.clusters, host: number})
+
+    @rule(paths=routes)
+    def routes_change(self, paths: Any) -> None:
+        self._publish(ROUTES_ONLY, routes=paths)
+
+    @rule(host=hosts, addresses=addresses)
+    def endpoints_change(self, host: str, addresses: Any) -> None:
+        if host in self.world.clusters:
+            change = FakeChange(endpoints=frozenset({Host(host)}))
+            self._publish(change, endpoints={**self.world.endpoints, host: tuple(addresses)})
+
+    @rule(node=nodes, host=hosts)
+    def a_proxy_changes_class(self, node: int, host: str) -> None:
+        self._publish(CONFIG, targets={**self.world.targets, f"10.1.0.{node}": host})
+
+    @rule(host=hosts, namespace=st.sampled_from(["left", "right"]))
+    def a_service_is_seen_by_one_namespace(self, host: str, namespace: str) -> None:
+        self._publish(CONFIG, private={host: namespace})
+
+    @precondition(lambda self: self.may_break)
+    @rule(names=broken)
+    def something_is_broken(self, names: frozenset[str]) -> None:
+        self._publish(CONFIG, broken=names)
+
+    @rule(node=nodes)
+    def a_stream_opens_or_breaks(self, node: int) -> None:
+        envoy = self.envoys[node]
+        if envoy.stream is None:
+            envoy.connect()
+        else:
+            envoy.cut_off()
+
+    @rule(node=nodes, count=st.integers(1, 4))
+    def the_server_writes(self, node: int, count: int) -> None:
+        envoy = self.envoys[node]
+        for _ in range(count):
+            if envoy.stream is None or not envoy.receive():
+                break
+
+    @rule(node=nodes, count=st.integers(1, 4))
+    def a_client_answers(self, node: int, count: int) -> None:
+        envoy = self.envoys[node]
+        for _ in range(count):
+            if envoy.stream is None or not envoy.answer():
+                break
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 6.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        if seconds > 5:
+            self.patient = False
+
+    # --- what must always be true ---------------------------------------------------------
+
+    @invariant()
+    def no_route_names_a_cluster_that_is_not_there_yet(self) -> None:
+        for envoy in self.envoys:
+            named, envoy.newly_named = envoy.newly_named, []
+            if not self.patient or envoy.rejected:
+                continue
+            view = envoy.stream.session.view if envoy.stream else None
+            for route, cluster in named:
+                assert view is None or cluster not in view.clusters.by_name, (
+                    f"{route} names {cluster}, which is on its way"
+                )
+
+    def teardown(self) -> None:
+        """Let everything settle, and compare."""
+        for envoy in self.envoys:
+            if envoy.stream is None:
+                envoy.connect()
+        self._settle()
+        for envoy in self.envoys:
+            self._compare(envoy)
+
+    def _settle(self) -> None:
+        sends = 0
+        for _ in range(200):
+            busy = False
+            for envoy in self.envoys:
+                while envoy.receive() or envoy.answer():
+                    busy = True
+                    sends += 1
+                    assert sends < 4000, "the engine and the clients never come to rest"
+            if busy:
+                continue
+            deadlines = [
+                deadline
+                for envoy in self.envoys
+                if envoy.stream is not None
+                and (deadline := self.pusher.deadline(envoy.stream)) is not None
+            ]
+            if not deadlines:
+                return
+            self.now = max(self.now, min(deadlines)) + 0.001
+        raise AssertionError("something waits for ever")
+
+    def _compare(self, envoy: Envoy) -> None:
+        assert envoy.stream is not None
+        cls = self.generator.classify(envoy.proxy, self.snapshot)
+        wanted = {
+            CDS.url: {item.name: item for item in self.generator.clusters(self.snapshot, cls)},
+            LDS.url: {item.name: item for item in self.generator.listeners(self.snapshot, cls)},
+        }
+        for info in (CDS, LDS):
+            watch = envoy.stream.session.watches.get(info.kind)
+            if watch is None:
+                # Clusters were rejected altogether: the client never got as far as listeners.
+                assert envoy.rejected
+                continue
+            if watch.brought and watch.accepted is None and watch.error:
+                continue  # leaving something out could delete what the client brought along
+            expected = wanted[info.url]
+            held = envoy.held[info.url]
+            for name, item in expected.items():
+                if b"broken" not in item.body:
+                    assert held.get(name) == item.body, f"{info.short} {name} is not current"
+                else:
+                    assert held.get(name) != item.body
+            assert set(held) <= set(expected), "something that is gone is still held"
+        for name in envoy.held[CDS.url]:
+            item = self.generator.load_assignment(self.snapshot, cls, name)
+            if name in wanted[CDS.url]:
+                assert envoy.held[EDS.url].get(name) == item.body, f"EDS {name} is not current"
+        for name in envoy.held[LDS.url]:
+            if name.startswith("r") and name in wanted[LDS.url]:
+                item = self.generator.route(self.snapshot, cls, name)
+                if b"broken" not in item.body:
+                    assert envoy.held[RDS.url].get(name) == item.body, f"RDS {name} is not current"
+
+
+def test_the_model_would_notice_a_lost_update() -> None:
+    """The check itself can fail: hold something else, and it is seen."""
+    engine = Engine()
+    engine.begin(names=True, may_break=False)
+    engine.a_cluster_changes(host="a", number=1)
+    for envoy in engine.envoys:
+        envoy.connect()
+    engine._settle()
+    envoy = engine.envoys[0]
+    engine._compare(envoy)
+    envoy.held[CDS.url][cluster_name("a")] = Resource(ResourceType.CLUSTER, "a", b"other").body
+    try:
+        engine._compare(envoy)
+    except AssertionError:
+        return
+    raise RuntimeError("a lost update was not noticed")
+
+
+SOAK = int(os.environ.get("PYLOT_SOAK") or 1)
+TestEngine = Engine.TestCase
+TestEngine.settings = settings(
+    max_examples=60 * SOAK,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
