@@ -54,6 +54,7 @@ async def run_demo(layout: Layout, *, once: bool) -> bool:
             if not stopped():
                 raise
             failed = False
+            say(console, "Ended: no process is left.")
             return not once
         finally:
             clean_up(mesh, console, keep=failed)
@@ -109,9 +110,13 @@ async def show(mesh: DemoMesh, console: Console) -> bool:
 
 async def view_live(mesh: DemoMesh, console: Console) -> None:
     """Keep the table of proxies and findings at the end of the terminal up to date."""
+    last: Situation | None = None
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
-            live.update(live_view(await look(mesh)), refresh=True)
+            situation = await look(mesh)
+            if situation != last:
+                live.update(live_view(situation), refresh=True)
+                last = situation
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
 
