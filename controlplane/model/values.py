@@ -126,7 +126,7 @@ def regex(path: Path, pattern: str) -> Iterator[Finding]:
 
 def _without_literals(pattern: str) -> str:
     r"""Return the pattern without escaped backslashes, `\Q..\E` and character classes."""
-    text = re.sub(r"\\\\", "", pattern)
+    text = re.sub(r"\\\\|\\[pP]\{[^}]*\}", "a", pattern)
     text = re.sub(r"\\Q.*?(\\E|$)", "", text)
     return re.sub(r"(?<!\\)\[\^?\]?(\\.|[^\]\\])*\]", "a", re.sub(r"\\[^1-9]", "a", text))
 
