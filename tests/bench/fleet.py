@@ -93,12 +93,13 @@ class Fleet:
         rejects: bool = False,
         stalls: bool = False,
         acknowledge_after: float = 0.0,
+        wait: bool = True,
     ) -> tuple[str, ...]:
         """Connect all at once and wait until each holds everything; return how streams ended.
 
-        Those that reject or stall are not waited for.
+        Those that reject or stall are not waited for, and nobody without `wait`.
         """
-        wait = not (rejects or stalls)
+        wait = wait and not (rejects or stalls)
         count = len(self._loaders)
         for index, (_, pipe) in enumerate(self._loaders):
             mine = tuple(sidecars[index::count])

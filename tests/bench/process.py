@@ -39,3 +39,11 @@ def memory(pid: int) -> Memory:
 def load_average() -> float:
     """Return how many processes wanted a core in the last minute."""
     return float(Path("/proc/loadavg").read_text().split()[0])
+
+
+def memory_available() -> int:
+    """Return how many bytes of memory can be had without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("the kernel does not say what memory is available")

@@ -126,13 +126,20 @@ class Server:
                 raise RuntimeError(f"the control plane ended:\n{self.log()}")
             self._unread += data
         line, _, self._unread = self._unread.partition(b"\n")
-        return msgspec.json.decode(line, type=Seen) if line[:1] == b"[" else _seen(line)
+        said = msgspec.json.decode(line)
+        return Seen(said["source"], said["seen"], said["objects"])
+
+    def drain(self) -> list[float]:
+        """Return the moments of everything that sources delivered and nobody has asked for."""
+        found: list[float] = []
+        with contextlib.suppress(TimeoutError):
+            while True:
+                found.append(self.seen(0.0).seen)
+        return found
 
     def forget_seen(self) -> None:
         """Drop what sources delivered until now."""
-        with contextlib.suppress(TimeoutError):
-            while True:
-                self.seen(0.0)
+        self.drain()
 
     def cpu(self) -> float:
         """CPU seconds of the server since it began."""
@@ -158,11 +165,6 @@ class Server:
         """The last lines of the server's log."""
         self._log.seek(0)
         return "\n".join(self._log.read().decode(errors="replace").splitlines()[-lines:])
-
-
-def _seen(line: bytes) -> Seen:
-    said = msgspec.json.decode(line)
-    return Seen(said["source"], said["seen"], said["objects"])
 
 
 def free_port() -> int:

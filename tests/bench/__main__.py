@@ -1,0 +1,125 @@
+"""`make bench`: runs scenarios, prints a table, writes a JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.bench.bed import Size, bed
+from tests.bench.churn import churn
+from tests.bench.cold import cold
+from tests.bench.floor import floor
+from tests.bench.footprint import per_proxy, per_service
+from tests.bench.growth import growth
+from tests.bench.pushes import everything
+from tests.bench.report import Report, Row, print_table, progress
+from tests.bench.translation import translation
+
+PUSHES = ("connect", "endpoint", "file", "route", "full")
+SCENARIOS = {
+    "connect": "all sidecars connect at once and get everything",
+    "endpoint": "one endpoint changes, from the source to the last acknowledgement",
+    "file": "one endpoint changes in a file",
+    "route": "one VirtualService changes",
+    "full": "every cluster, listener and route changes",
+    "memory": "memory per sidecar and per service",
+    "churn": "100 endpoint changes per second, with half as many sidecars",
+    "cold": "from the start of the program to /ready",
+    "translate": "translation alone, for 1, 10 and 100 classes",
+    "floor": "what grpc.aio costs alone when it sends as many bytes",
+    "growth": "connect, endpoint, route and full with 100 to 3000 sidecars",
+    "micro": "pytest-benchmark of translate and assemble",
+}
+_MICRO = Path(__file__).parent / "micro"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what the command line asks for; return the exit code, 1 when a mark is missed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description="Measure the control plane with played sidecars.",
+        epilog="\n".join(f"{name:<10} {what}" for name, what in SCENARIOS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("scenario", nargs="*", help="which ones (default: all but growth)")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions, shorter runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    parser.add_argument("--protocol", choices=("sotw", "delta"), action="append")
+    parser.add_argument("--services", type=int, default=Size().services)
+    parser.add_argument("--sidecars", type=int, default=Size().sidecars)
+    parser.add_argument("--classes", type=int, default=Size().classes)
+    parser.add_argument("--strict", action="store_true", help="exit 1 when a mark is missed")
+    chosen = parser.parse_args(arguments)
+    unknown = [name for name in chosen.scenario if name not in SCENARIOS]
+    if unknown:
+        parser.error(f"there is no scenario {unknown[0]!r}; known are {', '.join(SCENARIOS)}")
+    _allow_many_sockets()
+    size = Size(services=chosen.services, sidecars=chosen.sidecars, classes=chosen.classes)
+    names = chosen.scenario or [name for name in SCENARIOS if name != "growth"]
+    report = Report(rows=[], quick=chosen.quick)
+    try:
+        for protocol in chosen.protocol or ("sotw", "delta"):
+            report.rows += _serving(names, size, protocol, quick=chosen.quick)
+        report.rows += _alone(names, size, quick=chosen.quick)
+    finally:
+        # What was measured before something went wrong is worth as much.
+        print_table(report.rows)
+        if chosen.json is not None:
+            report.write(chosen.json)
+    if "micro" in names and not _micro():
+        return 1
+    missed = [row for row in report.rows if row.ratio is not None and row.ratio > 1]
+    return int(bool(missed) and chosen.strict)
+
+
+def _serving(names: Sequence[str], size: Size, protocol: str, *, quick: bool) -> list[Row]:
+    rows: list[Row] = []
+    pushes = [name for name in PUSHES if name in names]
+    if pushes:
+        with bed(size, protocol) as made:
+            rows += everything(made, pushes, quick=quick)
+    if "churn" in names:
+        with bed(size._replace(sidecars=max(1, size.sidecars // 2)), protocol) as made:
+            rows += churn(made, 10 if quick else 60)
+    if "memory" in names:
+        with bed(size, protocol) as made:
+            rows.append(per_proxy(made))
+        rows += per_service(size, protocol)
+    if "growth" in names:
+        rows += growth(size, protocol)
+    return rows
+
+
+def _alone(names: Sequence[str], size: Size, *, quick: bool) -> list[Row]:
+    rows: list[Row] = []
+    if "cold" in names:
+        rows += cold(quick=quick)
+    if "translate" in names:
+        rows += translation(size)
+    if "floor" in names:
+        rows += floor(size, quick=quick)
+    return rows
+
+
+def _micro() -> bool:
+    progress("micro")
+    files = [str(path) for path in sorted(_MICRO.glob("bench_*.py"))]
+    options = ["--benchmark-columns=min,median,ops", "--benchmark-sort=fullname", "-q"]
+    return (
+        subprocess.run([sys.executable, "-m", "pytest", *options, *files], check=False).returncode
+        == 0
+    )
+
+
+def _allow_many_sockets() -> None:
+    """Raise the limit of open files as far as it goes; child processes inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
