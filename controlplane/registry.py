@@ -95,17 +95,16 @@ class Registry:
         """Take one step of a source; `tick` publishes what follows from it."""
         now = self._clock()
         mine = self._objects[source]
-        endpoints: list[ObjectRef] = []
-        config = False
         for item, origin in delta.upserts:
             mine[item.ref] = (item, origin)
         removed = [ref for ref in delta.removals if mine.pop(ref, None) is not None]
-        for ref in (*(item.ref for item, _ in delta.upserts), *removed):
-            if ref.kind in _ENDPOINT_KINDS:
-                endpoints.append(ref)
-            else:
-                self._waiting_config[ref] = None
-                config = True
+        refs = [*(item.ref for item, _ in delta.upserts), *removed]
+        endpoints = refs if all(ref.kind in _ENDPOINT_KINDS for ref in refs) else []
+        config = bool(refs) and not endpoints
+        if config:
+            # One step stays one step: endpoints that go or are renamed together with their
+            # service must not go ahead of the routes that still use them.
+            self._waiting_config.update(dict.fromkeys(refs))
         if delta.mesh is not None:
             self._waiting_mesh = delta.mesh
             config = True

@@ -232,7 +232,7 @@ class Session:
 
         A route or listener that newly names a cluster which is being added waits for the answer
         to CDS. A route configuration that no listener asks for any more is not emptied under
-        connections that still use it.
+        connections that still use it; what is left in it is the answer for unknown hosts.
         """
         instead: dict[str, Resource | None] = {}
         for name in wanted.difference(watch.sent).changed:
@@ -241,7 +241,7 @@ class Session:
             if (
                 watch.info is RDS
                 and old is not None
-                and not resource.clusters
+                and resource.clusters < old.clusters
                 and name not in self._view.route_names
             ):
                 instead[name] = old
