@@ -68,7 +68,7 @@ def pod_of(value: Object) -> Object:
 
 def container(pod: Object, name: str) -> Object:
     """Return the container or init container of this name."""
-    found = {
+    found: dict[str, Object] = {
         one["name"]: one
         for group in ("initContainers", "containers")
         for one in pod["spec"].get(group, ())
@@ -99,7 +99,7 @@ def flags(pod: Object) -> dict[str, str]:
 
 
 def test_a_deployment_gets_capture_and_a_native_proxy() -> None:
-    _, text, (_, deployment) = run("inject/deployment")
+    _, _, (_, deployment) = run("inject/deployment")
     pod = pod_of(deployment)
     assert names(pod, "initContainers") == ["istio-init", "istio-proxy"]
     assert names(pod, "containers") == ["reviews"]
@@ -151,7 +151,7 @@ def test_the_proxy_is_told_who_it_is() -> None:
 
 
 def test_metadata_and_metrics_of_an_injected_pod() -> None:
-    _, text, (_, deployment) = run("inject/deployment")
+    _, _, (_, deployment) = run("inject/deployment")
     pod = pod_of(deployment)
     labels, annotations = pod["metadata"]["labels"], pod["metadata"]["annotations"]
     assert labels["service.istio.io/canonical-name"] == "reviews"
