@@ -1,0 +1,176 @@
+"""Order never depends on arrival, and a broken object hurts only itself."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controlplane.model.assemble import make_snapshot
+from controlplane.model.diagnostics import Level
+from controlplane.model.meta import Object
+from controlplane.model.proxy import Proxy, make_proxy
+from controlplane.model.snapshot import Snapshot
+from controlplane.sources.filetree import FileTree
+from controlplane.sources.parse import parse_file
+from controlplane.translate.build import Generator
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "bookinfo"
+EXTRA = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: outside, creationTimestamp: '2024-01-01T00:00:00Z'}
+spec:
+  hosts: [a.example.com, b.example.com]
+  resolution: STATIC
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  endpoints: [{address: 192.0.2.2}, {address: 192.0.2.1, locality: r/z, weight: 2}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: rival, namespace: other, creationTimestamp: '2024-01-01T00:00:00Z'}
+spec: {hosts: [a.example.com], resolution: DNS, ports: [{number: 80, name: h, protocol: HTTP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: rival, creationTimestamp: '2020-01-01T00:00:00Z'}
+spec: {hosts: [reviews], http: [{timeout: 2s, route: [{destination: {host: reviews}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: twin, creationTimestamp: '2020-01-01T00:00:00Z'}
+spec: {hosts: [reviews], http: [{timeout: 3s, route: [{destination: {host: ratings}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: second}
+spec: {host: reviews, subsets: [{name: extra, labels: {version: v3}}]}
+"""
+PROXIES: tuple[Proxy, ...] = (
+    make_proxy("sidecar~10.0.0.1~productpage.default~default.svc.cluster.local"),
+    make_proxy(
+        "router~10.0.0.2~gate.default~default.svc.cluster.local",
+        {"LABELS": {"istio": "ingressgateway"}},
+    ),
+)
+
+
+def documents() -> list[dict[str, Any]]:
+    names = ("destination-rule-all", "virtual-service-all-v1", "bookinfo-gateway")
+    files = [
+        *sorted((EXAMPLES / "mesh").glob("*.yaml")),
+        *(EXAMPLES / "networking" / f"{name}.yaml" for name in names),
+    ]
+    texts = [file.read_text() for file in files] + [EXTRA]
+    return [document for text in texts for document in yaml.safe_load_all(text) if document]
+
+
+DOCUMENTS = documents()
+OBJECTS: list[Object] = [
+    item for item, _ in parse_file("all.yaml", yaml.safe_dump_all(DOCUMENTS).encode()).objects
+]
+
+
+def plain(snapshot: Snapshot) -> dict[str, Any]:
+    """Return a snapshot as values: the two indexes by the rules that they hold."""
+    found = {field: getattr(snapshot, field) for field in snapshot.__struct_fields__}
+    return {**found, "rules": snapshot.rules.rules, "routing": snapshot.routing.rules}
+
+
+def resources(snapshot: Snapshot) -> dict[str, bytes]:
+    """Return the bytes of everything that the proxies get, by proxy, type and name."""
+    generator = Generator()
+    found: dict[str, bytes] = {}
+    for proxy in PROXIES:
+        cls = generator.classify(proxy, snapshot)
+        clusters = generator.clusters(snapshot, cls)
+        listeners = generator.listeners(snapshot, cls)
+        made = [*clusters, *listeners]
+        made += [
+            generator.route(snapshot, cls, name)
+            for name in sorted({name for listener in listeners for name in listener.routes})
+        ]
+        made += [
+            generator.load_assignment(snapshot, cls, cluster.eds_name)
+            for cluster in clusters
+            if cluster.eds_name
+        ]
+        found.update((f"{proxy.type} {entry.type} {entry.name}", entry.body) for entry in made)
+        # The order of a response is part of what must not depend on arrival.
+        order = "\n".join(entry.name for entry in made)
+        found[f"{proxy.type} order"] = order.encode()
+    return found
+
+
+REFERENCE = make_snapshot(OBJECTS)
+EXPECTED = resources(REFERENCE)
+
+
+def test_the_reference_is_worth_comparing_with() -> None:
+    assert len(OBJECTS) == len(DOCUMENTS) > 20
+    assert len(EXPECTED) > 20
+    assert {found.code for found in REFERENCE.diagnostics} >= {"DuplicateHost", "IST0109"}
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.permutations(OBJECTS))
+def test_the_same_objects_in_any_order_give_the_same_bytes(objects: list[Object]) -> None:
+    snapshot = make_snapshot(objects)
+    assert plain(snapshot) == plain(REFERENCE)
+    assert resources(snapshot) == EXPECTED
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_same_objects_in_any_split_into_files_give_the_same_bytes(
+    seed: int, tmp_path: Path
+) -> None:
+    dice = random.Random(seed)
+    shuffled = dice.sample(DOCUMENTS, len(DOCUMENTS))
+    while shuffled:
+        size = dice.randint(1, len(shuffled))
+        part, shuffled = shuffled[:size], shuffled[size:]
+        folder = tmp_path / dice.choice("abc")
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{dice.randrange(10**9)}.yaml"
+        path.write_text(yaml.safe_dump_all(part, sort_keys=dice.random() < 0.5))
+    delta = FileTree((tmp_path,)).scan().delta
+    snapshot = make_snapshot(item for item, _ in delta.upserts)
+    assert plain(snapshot) == plain(REFERENCE)
+    assert resources(snapshot) == EXPECTED
+
+
+BROKEN = st.sampled_from(
+    [
+        "kind: [",
+        "just words",
+        "\x00\x01",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec: 5\n",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: bad}\n"
+        "spec: {hosts: [reviews], http: [{}]}\n",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: bad}\nspec: {ports: [{port: 0}]}\n",
+        "apiVersion: v1\nkind: Srevice\nmetadata: {name: bad}\n",
+        "metadata: {name: bad}\n",
+    ]
+)
+
+
+@settings(deadline=None, max_examples=20)
+@given(BROKEN, st.booleans())
+def test_adding_a_broken_object_changes_no_other(text: str, own_file: bool) -> None:
+    good = yaml.safe_dump_all(DOCUMENTS)
+    if own_file:
+        parsed = parse_file("bad.yaml", text.encode())
+        assert not parsed.objects
+        objects = list(OBJECTS)
+    else:
+        parsed = parse_file("all.yaml", f"{good}\n---\n{text}".encode())
+        if parsed.broken:
+            return  # the file source then keeps what the file said before
+        objects = [item for item, _ in parsed.objects]
+    assert any(found.level is Level.ERROR for found in parsed.diagnostics)
+    assert resources(make_snapshot(objects)) == EXPECTED
