@@ -112,6 +112,8 @@ def serve_command(layout: Layout, *config_dirs: Path) -> list[str]:
         *("--grpc-addr", str(layout.grpc)),
         *("--http-addr", str(layout.http)),
         *("--monitoring-addr", str(layout.monitoring)),
+        # What the example does not use stays closed.
+        *("--secure-grpc-addr", "", "--https-addr", ""),
     ]
 
 
