@@ -63,8 +63,8 @@ def main(arguments: Sequence[str]) -> int:
     report = Report(rows=[], quick=chosen.quick)
     try:
         for protocol in chosen.protocol or ("sotw", "delta"):
-            report.rows += _serving(names, size, protocol, quick=chosen.quick)
-        report.rows += _alone(names, size, quick=chosen.quick)
+            _serving(report.rows, names, size, protocol=protocol, quick=chosen.quick)
+        _alone(report.rows, names, size, quick=chosen.quick)
     finally:
         # What was measured before something went wrong is worth as much.
         print_table(report.rows)
@@ -76,12 +76,13 @@ def main(arguments: Sequence[str]) -> int:
     return int(bool(missed) and chosen.strict)
 
 
-def _serving(names: Sequence[str], size: Size, protocol: str, *, quick: bool) -> list[Row]:
-    rows: list[Row] = []
+def _serving(
+    rows: list[Row], names: Sequence[str], size: Size, *, protocol: str, quick: bool
+) -> None:
     pushes = [name for name in PUSHES if name in names]
     if pushes:
         with bed(size, protocol) as made:
-            rows += everything(made, pushes, quick=quick)
+            everything(rows, made, pushes, quick=quick)
     if "churn" in names:
         with bed(size._replace(sidecars=max(1, size.sidecars // 2)), protocol) as made:
             rows += churn(made, 10 if quick else 60)
@@ -90,19 +91,16 @@ def _serving(names: Sequence[str], size: Size, protocol: str, *, quick: bool) ->
             rows.append(per_proxy(made))
         rows += per_service(size, protocol)
     if "growth" in names:
-        rows += growth(size, protocol)
-    return rows
+        growth(rows, size, protocol)
 
 
-def _alone(names: Sequence[str], size: Size, *, quick: bool) -> list[Row]:
-    rows: list[Row] = []
+def _alone(rows: list[Row], names: Sequence[str], size: Size, *, quick: bool) -> None:
     if "cold" in names:
-        rows += cold(quick=quick)
+        cold(rows, quick=quick)
     if "translate" in names:
-        rows += translation(size)
+        translation(rows, size)
     if "floor" in names:
-        rows += floor(size, quick=quick)
-    return rows
+        floor(rows, size, quick=quick)
 
 
 def _micro() -> bool:

@@ -30,11 +30,11 @@ def _start(size: Size, form: str, *, times: int) -> tuple[float, float, int]:
     return statistics.median(wall), statistics.median(cpu), round(statistics.median(sizes))
 
 
-def cold(*, quick: bool) -> list[Row]:
-    """Start with 1,000 and 10,000 services."""
+def cold(rows: list[Row], *, quick: bool) -> None:
+    """Add the rows of starts with 1,000 and 10,000 services."""
     progress("cold, empty")
     empty_wall, empty_cpu, empty_memory = _start(Size(services=0), "json", times=3)
-    rows = [
+    rows.append(
         Row(
             scenario="cold",
             protocol="empty",
@@ -45,7 +45,7 @@ def cold(*, quick: bool) -> list[Row]:
             repetitions=3,
             details={"wall": empty_wall},
         )
-    ]
+    )
     for services, mark in MARKS.items():
         for form in ("json", "yaml"):
             if form == "yaml" and quick and services > 1_000:
@@ -69,4 +69,3 @@ def cold(*, quick: bool) -> list[Row]:
                     details={"wall": wall, "per service": (memory - empty_memory) / services},
                 )
             )
-    return rows

@@ -27,9 +27,8 @@ from tests.bench.server import HOST, free_port
 _SIZES = (1_000, 100_000, 460_000, 1_250_000)
 
 
-def floor(size: Size, *, quick: bool) -> list[Row]:
-    """Push bodies of several sizes to all sidecars."""
-    rows: list[Row] = []
+def floor(rows: list[Row], size: Size, *, quick: bool) -> None:
+    """Add the rows of pushing bodies of several sizes to all sidecars."""
     port = free_port()
     words = [sys.executable, "-m", "tests.bench.floor", str(port)]
     process = subprocess.Popen(words, stdin=subprocess.PIPE)
@@ -71,7 +70,6 @@ def floor(size: Size, *, quick: bool) -> list[Row]:
         process.wait(5)
         if process.stdin is not None:
             process.stdin.close()
-    return rows
 
 
 def _wait(port: int) -> None:

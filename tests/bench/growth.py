@@ -12,17 +12,17 @@ _NEEDED = 2_500_000  # bytes of memory per sidecar while all of them connect at 
 SCENARIOS = ("connect", "endpoint", "route", "full")
 
 
-def growth(size: Size, protocol: str) -> list[Row]:
-    """Run the pushes for each number of sidecars that the machine has the memory for."""
-    rows: list[Row] = []
+def growth(rows: list[Row], size: Size, protocol: str) -> None:
+    """Add the rows of the pushes for each number of sidecars that there is memory for."""
     for count in COUNTS:
         if count * _NEEDED > memory_available():
             progress(f"growth: not enough memory for {count} sidecars")
             continue
+        found: list[Row] = []
         with bed(size._replace(sidecars=count), protocol) as made:
-            rows += everything(made, SCENARIOS, quick=True)
-    for row in rows:
-        # The marks hold for one size only.
-        row.mark = None
-        row.scenario = f"growth {row.scenario}"
-    return rows
+            everything(found, made, SCENARIOS, quick=True)
+        for row in found:
+            # The marks hold for one size only.
+            row.mark = None
+            row.scenario = f"growth {row.scenario}"
+        rows += found

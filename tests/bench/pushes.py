@@ -181,16 +181,16 @@ def full(bed: Bed, times: int) -> list[Row]:
     return [row(bed, made, scenario="full", measure="seen to last ACK", mark=FULL_MARK)]
 
 
-def everything(bed: Bed, chosen: Sequence[str], *, quick: bool) -> list[Row]:
-    """Run the chosen scenarios of this module; connecting is always part of it."""
+def everything(rows: list[Row], bed: Bed, chosen: Sequence[str], *, quick: bool) -> None:
+    """Add the rows of the chosen scenarios of this module; connecting is always part of it."""
     few, many = (2, 5) if quick else (5, 20)
-    rows: list[Row] = []
 
     def run(name: str, scenario: Callable[[], list[Row]]) -> None:
         if name in chosen:
             progress(f"{name}, {bed.protocol}, {bed.size.sidecars} sidecars")
             rows.extend(scenario())
 
+    progress(f"connect, {bed.protocol}, {bed.size.sidecars} sidecars")
     connected = connect(bed)
     if "connect" in chosen:
         rows += connected
@@ -198,7 +198,6 @@ def everything(bed: Bed, chosen: Sequence[str], *, quick: bool) -> list[Row]:
     run("file", lambda: file(bed, few))
     run("route", lambda: route(bed, few if quick else 10))
     run("full", lambda: full(bed, few))
-    return rows
 
 
 def _mesh(bed: Bed) -> dict[str, int]:

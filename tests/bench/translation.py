@@ -53,9 +53,8 @@ def translate(generator: Generator, snapshot: Snapshot, clients: Sequence[Proxy]
     return len(seen)
 
 
-def translation(size: Size) -> list[Row]:
-    """Translate for 1, 10 and 100 classes of a thousand proxies, and for one proxy of each."""
-    rows: list[Row] = []
+def translation(rows: list[Row], size: Size) -> None:
+    """Add the rows of 1, 10 and 100 classes: of a thousand proxies, and of one proxy of each."""
     spread = size._replace(namespaces=100)
     with mesh_directory(spread) as directory:
         started = time.process_time()
@@ -74,7 +73,6 @@ def translation(size: Size) -> list[Row]:
             if found != classes:
                 raise AssertionError(f"{classes} classes were meant and {found} were found")
             rows.append(_row(f"{classes} classes, {count:,} proxies", took, size, count))
-    return rows
 
 
 def _row(measure: str, value: float, size: Size, count: int) -> Row:

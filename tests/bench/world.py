@@ -74,13 +74,13 @@ def virtual_service(number: int, *, namespaces: int = 20, weight: int = 90) -> d
 def endpoint_slice(
     number: int, *, endpoints: int = 10, namespaces: int = 20, generation: int = 0
 ) -> dict[str, Any]:
-    """The EndpointSlice of one service; another `generation` moves its last address."""
+    """The EndpointSlice of one service; each of 250 generations has another last address."""
     namespace = f"ns-{number % namespaces}"
     block, third, fourth = number // 4096, number // 16 % 256, number % 16 * 16
     addresses = [
         f"10.{128 + block % 64}.{third}.{fourth + index % 16}" for index in range(endpoints - 1)
     ]
-    addresses.append(f"10.{192 + block % 32}.{third}.{fourth + generation % 16}")
+    addresses.append(f"11.{generation % 250}.{number // 250 % 250}.{number % 250 + 1}")
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -121,10 +121,10 @@ def write_yaml(directory: Path, **size: int) -> None:
 def mesh_config(*, generation: int = 0) -> str:
     """Settings of the mesh whose generations differ in every cluster, listener and route."""
     settings = {
-        "connectTimeout": f"{10 + generation % 2}s",
+        "connectTimeout": f"{10_000 + generation}ms",
         "accessLogFile": "/dev/stdout",
         "accessLogFormat": f"generation {generation} %START_TIME% %REQ(:METHOD)%\n",
-        "defaultHttpRetryPolicy": {"attempts": 2 + generation % 2, "retryOn": "connect-failure"},
+        "defaultHttpRetryPolicy": {"attempts": 2 + generation, "retryOn": "connect-failure"},
     }
     return yaml.dump(settings, Dumper=yaml.CSafeDumper)
 
