@@ -1,0 +1,114 @@
+"""The bootstrap and the command line of the agent's Envoy.
+
+Owns what an agent adds to the bootstrap of a plain Envoy: locality, runtime values, what is counted
+and how it is tagged, how soon Envoy asks an absent control plane again.
+Must not know the environment.
+Easy to break: Envoy doubles the pause between two attempts to reach the control plane up to 30 s
+by default; an agent that comes first would be ready that late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from controlplane.agent.bootstrap import (
+    XDS_CLUSTER,
+    build_bootstrap,
+    thawed,
+)
+from controlplane.agent.settings import AgentSettings
+
+SECONDS_BETWEEN_ATTEMPTS: Final = ("0.2s", "2s")
+# What Istio's agent keeps of Envoy's statistics; everything else costs memory for each cluster.
+PREFIXES: Final = (
+    "reporter=",
+    "cluster_manager",
+    "listener_manager",
+    "server",
+    f"cluster.{XDS_CLUSTER}",
+    "control_plane",
+    "wasm",
+    "component",
+    "istio",
+)
+SUFFIXES: Final = (
+    "rbac.allowed",
+    "rbac.denied",
+    "shadow_allowed",
+    "shadow_denied",
+    # The drain ends when nobody is connected any more.
+    "downstream_cx_active",
+    # A rejected route or load assignment is found by these.
+    "update_rejected",
+)
+REGEXES: Final = (r"vhost\..*\.route\..*",)
+
+
+def agent_bootstrap(settings: AgentSettings) -> dict[str, Any]:
+    """Return the bootstrap as plain data: proto3 JSON of envoy.config.bootstrap.v3.Bootstrap."""
+    made = build_bootstrap(settings.bootstrap)
+    if settings.locality:
+        names = ("region", "zone", "sub_zone")
+        parts = [part for part in settings.locality.split("/") if part][:3]
+        made["node"]["locality"] = dict(zip(names, parts, strict=False))
+    base, longest = SECONDS_BETWEEN_ATTEMPTS
+    service = made["dynamic_resources"]["ads_config"]["grpc_services"][0]
+    service["envoy_grpc"]["retry_policy"] = {
+        "retry_back_off": {"base_interval": base, "max_interval": longest}
+    }
+    for cluster in made["static_resources"]["clusters"]:
+        if cluster["name"] == XDS_CLUSTER:
+            cluster["connect_timeout"] = str(settings.connect_timeout)
+            if cluster["type"] == "STRICT_DNS":
+                cluster["dns_refresh_rate"] = str(settings.dns_refresh_rate)
+                cluster["dns_failure_refresh_rate"] = {
+                    "base_interval": "1s",
+                    "max_interval": str(settings.dns_refresh_rate),
+                }
+                cluster["respect_dns_ttl"] = True
+    if all(":" in ip for ip in settings.pod.ips):
+        for listener in made["static_resources"]["listeners"]:
+            listener["address"]["socket_address"]["address"] = "::"
+    made["stats_config"]["stats_tags"] += [
+        {"tag_name": tag, "regex": rf"(;?{tag}=\.=(.*?);\.;)"} for tag in settings.extra_stat_tags
+    ]
+    made["stats_config"]["stats_matcher"] = stats_matcher(settings.stats_matcher)
+    made["layered_runtime"]["layers"][0]["static_layer"].update(thawed(settings.runtime))
+    return made
+
+
+def stats_matcher(added: Mapping[str, Any]) -> dict[str, Any]:
+    """Return which statistics Envoy keeps: Istio's, and those of ProxyConfig.proxyStatsMatcher."""
+    prefixes = (*PREFIXES, *added.get("inclusionPrefixes", ()))
+    suffixes = (*SUFFIXES, *added.get("inclusionSuffixes", ()))
+    regexes = (*REGEXES, *added.get("inclusionRegexps", ()))
+    patterns: list[dict[str, Any]] = [{"prefix": text} for text in dict.fromkeys(prefixes)]
+    patterns += [{"suffix": text} for text in dict.fromkeys(suffixes)]
+    patterns += [{"safe_regex": {"regex": text}} for text in dict.fromkeys(regexes)]
+    return {"inclusion_list": {"patterns": patterns}}
+
+
+def agent_bootstrap_json(settings: AgentSettings) -> bytes:
+    """Return the bootstrap as the JSON text that `envoy -c FILE.json` reads."""
+    return msgspec.json.format(msgspec.json.encode(agent_bootstrap(settings)), indent=2)
+
+
+def envoy_arguments(settings: AgentSettings, config: Path, *, override: str = "") -> list[str]:
+    """Return the arguments of Envoy; `override` is YAML or JSON that is merged over the file."""
+    version = "v6" if all(":" in ip for ip in settings.pod.ips) else "v4"
+    words = ["-c", str(config), "--disable-hot-restart", "--allow-unknown-static-fields"]
+    words += ["--drain-time-s", str(max(1, settings.drain.envoy)), "--drain-strategy", "immediate"]
+    words += ["--local-address-ip-version", version]
+    words += ["--file-flush-interval-msec", str(settings.file_flush_milliseconds)]
+    words += ["-l", settings.log_level]
+    if settings.component_log_level:
+        words += ["--component-log-level", settings.component_log_level]
+    if settings.concurrency:
+        words += ["--concurrency", str(settings.concurrency)]
+    if override:
+        words += ["--config-yaml", override]
+    return words
