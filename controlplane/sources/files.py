@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
@@ -75,22 +76,39 @@ class FileSource:
         """Yield whenever it is time to look."""
         while True:
             if self._watch:
+                watched = self._watchable()
                 try:
-                    async for _ in awatch(
-                        *(path for path in self._watched if path.exists()),
+                    events = awatch(
+                        *watched,
                         watch_filter=None,
                         debounce=_BURST,
                         step=_SETTLE,
                         rust_timeout=int(self._interval * 1000),
                         yield_on_timeout=True,
                         ignore_permission_denied=True,
-                    ):
-                        yield
+                    )
+                    async with aclosing(events):
+                        async for _ in events:
+                            yield
+                            if self._watchable() != watched:
+                                break  # a directory came, went or was replaced: watch anew
+                    if self._watchable() != watched:
+                        continue
                 except (OSError, RuntimeError):
                     # No more inotify watches, or a directory went away: looking remains.
                     pass
             await asyncio.sleep(self._interval)
             yield
+
+    def _watchable(self) -> dict[Path, int]:
+        """Return what exists of the watched directories, with what tells them from successors."""
+        found: dict[Path, int] = {}
+        for path in self._watched:
+            try:
+                found[path] = path.stat().st_ino
+            except OSError:
+                continue  # not there now; looking will find it when it comes
+        return found
 
 
 def load_snapshot(

@@ -77,6 +77,22 @@ async def test_a_directory_that_comes_later_is_read_then(tmp_path: Path) -> None
         assert deltas[-1].diagnostics == ()
 
 
+async def test_a_directory_that_is_replaced_is_watched_again(tmp_path: Path) -> None:
+    root = tmp_path / "config"
+    root.mkdir()
+    async with running(FileSource([root], rescan_interval=0.2)) as deltas:
+        await until(lambda: bool(deltas))
+        await asyncio.sleep(0.1)
+        root.rename(tmp_path / "old")
+        root.mkdir()
+        await asyncio.sleep(0.6)
+        (root / "a.yaml").write_text(SERVICE.replace("NAME", "one"))
+        await until(lambda: any(delta.upserts for delta in deltas))
+        await asyncio.sleep(0.1)
+        (root / "a.yaml").write_text(SERVICE.replace("NAME", "two"))
+        await until(lambda: len([delta for delta in deltas if delta.upserts]) > 1, within=0.15)
+
+
 async def test_a_source_in_memory_passes_on_what_it_is_told() -> None:
     source = MemorySource()
     item = KubernetesService(metadata=ObjectMeta(name="one", namespace="default"))
