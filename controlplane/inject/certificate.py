@@ -129,6 +129,22 @@ class Authority:
         )
 
 
+class OwnCertificate:
+    """The certificate of an authority of our own, issued anew at half of its life."""
+
+    def __init__(self, names: tuple[str, ...], clock: Clock = now) -> None:
+        self._names = names
+        self._clock = clock
+        self._authority = Authority(clock)
+        self._current = self._authority.issue(names)
+
+    def __call__(self) -> ServingCertificate:
+        """Return the certificate of this moment; the same one until it is renewed."""
+        if self._clock() >= self._current.renew_at:
+            self._current = self._authority.issue(self._names)
+        return self._current
+
+
 def serving_names(namespace: str, revision: str = "default") -> tuple[str, ...]:
     """Return the names under which the API server calls the webhook, as istiod's certificate."""
     services = ["istiod", "istiod-remote", "istio-pilot"]

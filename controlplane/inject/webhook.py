@@ -7,6 +7,8 @@ or template counts from the next pod on.
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 import time
 from collections.abc import Callable
 from typing import Final
@@ -17,9 +19,14 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from controlplane.inject.admission import Answer, Injector, Result, ReviewError, review
+from controlplane.inject.certificate import ServingCertificate, load
+from controlplane.inject.errors import CertificateError
 
 MAX_BODY: Final = 8 * 1024 * 1024
 """Bytes. A pod has at most 1.5 MiB in etcd; a review may hold it twice."""
+
+CHECK_INTERVAL: Final = 600.0
+"""Seconds between two looks at the certificate."""
 
 GetInjector = Callable[[], Injector]
 """Returns the settings of this moment."""
@@ -72,6 +79,30 @@ def make_webhook_app(
     app.router.add_post("/inject/{rest:.*}", handler.inject)
     app.router.add_get("/ready", _ready)
     return app
+
+
+async def keep_certificate(
+    context: ssl.SSLContext,
+    current: Callable[[], ServingCertificate],
+    *,
+    loaded: ServingCertificate,
+    every: float = CHECK_INTERVAL,
+) -> None:
+    """Keep a context at the certificate of the moment, until it is cancelled.
+
+    `current` is an `OwnCertificate`, or reads files that somebody else renews; `loaded` is what
+    the context has. What cannot be read is logged, and the old certificate stays. Seconds.
+    """
+    while True:
+        await asyncio.sleep(every)
+        try:
+            found = await asyncio.to_thread(current)
+            if found != loaded:
+                load(context, found)
+                loaded = found
+                _log.info("webhook_certificate_renewed", not_after=found.not_after.isoformat())
+        except CertificateError as error:
+            _log.warning("webhook_certificate_unreadable", reason=str(error))
 
 
 class _Handler:

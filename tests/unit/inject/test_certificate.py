@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from pathlib import Path
 
@@ -10,11 +11,14 @@ from cryptography import x509
 
 from controlplane.inject.certificate import (
     Authority,
+    OwnCertificate,
+    ServingCertificate,
     from_files,
     serving_names,
     ssl_context,
 )
 from controlplane.inject.errors import CertificateError
+from controlplane.inject.webhook import keep_certificate
 
 TIME = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 NAMES = ("istiod.istio-system.svc", "127.0.0.1")
@@ -110,3 +114,49 @@ def test_loading_a_certificate_leaves_no_file(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     ssl_context(Authority().issue(NAMES))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_our_own_certificate_is_the_same_until_it_is_renewed() -> None:
+    time = TIME
+    own = OwnCertificate(NAMES, lambda: time)
+    first = own()
+    assert own() is first
+    time = first.renew_at
+    second = own()
+    assert second.not_after > first.not_after
+    assert second.authority == first.authority
+
+
+async def test_a_context_follows_the_certificate_and_survives_a_bad_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    authority = Authority()
+    first, second = authority.issue(NAMES), authority.issue(NAMES)
+    given: list[ServingCertificate | CertificateError] = [
+        first,
+        CertificateError("k: No such file"),
+        second,
+        second,
+    ]
+    seen: list[ServingCertificate] = []
+    done = asyncio.Event()
+
+    def current() -> ServingCertificate:
+        found = given.pop(0) if given else second
+        if isinstance(found, CertificateError):
+            raise found
+        return found
+
+    def load(context: object, certificate: ServingCertificate) -> None:
+        del context
+        seen.append(certificate)
+        done.set()
+
+    monkeypatch.setattr("controlplane.inject.webhook.load", load)
+    task = asyncio.create_task(
+        keep_certificate(ssl_context(first), current, loaded=first, every=0.001)
+    )
+    await asyncio.wait_for(done.wait(), 10)
+    await asyncio.sleep(0.05)
+    task.cancel()
+    assert seen == [second]
