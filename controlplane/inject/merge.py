@@ -46,6 +46,17 @@ def overlay(base: Any, over: Any, field: str = "") -> Any:
     return without_nulls(over)
 
 
+def fresh(value: Any) -> Any:
+    """Return a copy in which nothing is shared, also what was shared in itself (YAML aliases)."""
+    match value:
+        case dict():
+            return {key: fresh(entry) for key, entry in value.items()}
+        case list() | tuple():
+            return [fresh(entry) for entry in value]
+        case _:
+            return value
+
+
 def without_nulls(value: Any) -> Any:
     """Return plain data without the object fields that are null."""
     match value:

@@ -1,9 +1,10 @@
-"""Probes of the application that the agent takes over.
+"""Probes and hooks of the application that the agent takes over.
 
 Owns the rewriting of HTTP, TCP and gRPC probes to `/app-health/CONTAINER/{readyz,livez,startupz}`
-on the agent's port, and the table by which the agent asks the application. Must not know
-templates. The rule that is easy to break: a probe is rewritten only when the table has it, else
-the agent would answer for an application that it cannot ask.
+and of HTTP and TCP hooks to `/app-lifecycle/CONTAINER/{prestopz,poststartz}` on the agent's port,
+and the table by which the agent asks the application. Must not know templates. The rule that is
+easy to break: a probe is rewritten only when the table has it, else the agent would answer for an
+application that it cannot ask.
 
 The kubelet's probes would be captured and refused by strict mutual TLS; the agent asks from
 inside the pod. Rules: Istio's pkg/kube/inject/app_probe.go.
@@ -24,6 +25,7 @@ _PROBES: Final = (
     ("livenessProbe", "livez"),
     ("startupProbe", "startupz"),
 )
+_HOOKS: Final = (("preStop", "prestopz"), ("postStart", "poststartz"))
 _ACTIONS: Final = ("httpGet", "tcpSocket", "grpc")
 
 
@@ -60,30 +62,55 @@ def _container(
     container: Mapping[str, Any], port: int, table: dict[str, dict[str, Any]], warnings: list[str]
 ) -> dict[str, Any]:
     made = dict(container)
+    name = container["name"]
     for field, word in _PROBES:
-        probe = container.get(field)
-        action = next((name for name in _ACTIONS if (probe or {}).get(name) is not None), None)
-        if not probe or action is None:
-            continue
-        asked = dict(probe[action])
-        if asked.get("host"):
-            # It does not go to the pod, so the pod's agent has no part in it.
-            continue
-        number = _number(asked.get("port"), container)
-        if number is None:
-            warnings.append(
-                f"container {container['name']}: {field}.{action}.port: there is no port "
-                f"{asked.get('port')!r} in the container; the probe is left as it is"
+        path = f"/app-health/{name}/{word}"
+        warning = _take_over(made, field, path=path, port=port, table=table)
+        if warning:
+            warnings.append(f"container {name}: {field}.{warning}")
+    if container.get("lifecycle"):
+        made["lifecycle"] = dict(container["lifecycle"])
+        for field, word in _HOOKS:
+            path = f"/app-lifecycle/{name}/{word}"
+            warning = _take_over(
+                made["lifecycle"], field, path=path, port=port, table=table, ports=container
             )
-            continue
-        if number == port:
-            continue
-        path = f"/app-health/{container['name']}/{word}"
-        table[path] = {action: {**asked, "port": number}}
-        if "timeoutSeconds" in probe:
-            table[path]["timeoutSeconds"] = probe["timeoutSeconds"]
-        made[field] = _rewritten(probe, action, path, port)
+            if warning:
+                warnings.append(f"container {name}: lifecycle.{field}.{warning}")
     return made
+
+
+def _take_over(
+    holder: dict[str, Any],
+    field: str,
+    *,
+    path: str,
+    port: int,
+    table: dict[str, dict[str, Any]],
+    ports: Mapping[str, Any] | None = None,
+) -> str | None:
+    """Rewrite one probe or hook of `holder`, or return why it is left as it is."""
+    probe = holder.get(field)
+    action = next((name for name in _ACTIONS if (probe or {}).get(name) is not None), None)
+    if not probe or action is None:
+        return None
+    asked = dict(probe[action])
+    if asked.get("host"):
+        # It does not go to the pod, so the pod's agent has no part in it.
+        return None
+    number = _number(asked.get("port"), ports or holder)
+    if number is None:
+        return (
+            f"{action}.port: there is no port {asked.get('port')!r} in the container; "
+            "it is left as it is"
+        )
+    if number == port:
+        return None
+    table[path] = {action: {**asked, "port": number}}
+    if "timeoutSeconds" in probe:
+        table[path]["timeoutSeconds"] = probe["timeoutSeconds"]
+    holder[field] = _rewritten(probe, action, path, port)
+    return None
 
 
 def _rewritten(probe: Mapping[str, Any], action: str, path: str, port: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 _LISTS: Final = ("containers", "initContainers", "volumes", "imagePullSecrets")
 _PROBES: Final = ("readinessProbe", "livenessProbe", "startupProbe")
+_HOOKS: Final = ("preStop", "postStart")
 _ACTIONS: Final = ("httpGet", "tcpSocket", "grpc")
 
 
@@ -71,15 +72,24 @@ def _container(container: Mapping[str, Any], place: str) -> Iterator[str]:
     if security is not None and not isinstance(security, dict):
         yield f"{place}.securityContext: must be an object"
     for field in _PROBES:
-        probe = container.get(field)
-        if probe is None:
-            continue
-        if not isinstance(probe, dict):
-            yield f"{place}.{field}: must be an object"
-            continue
-        for action in _ACTIONS:
-            if probe.get(action) is not None and not isinstance(probe[action], dict):
-                yield f"{place}.{field}.{action}: must be an object"
+        yield from _actions(container.get(field), f"{place}.{field}")
+    lifecycle = container.get("lifecycle")
+    if lifecycle is not None and not isinstance(lifecycle, dict):
+        yield f"{place}.lifecycle: must be an object"
+    else:
+        for field in _HOOKS:
+            yield from _actions((lifecycle or {}).get(field), f"{place}.lifecycle.{field}")
+
+
+def _actions(probe: Any, place: str) -> Iterator[str]:
+    if probe is None:
+        return
+    if not isinstance(probe, dict):
+        yield f"{place}: must be an object"
+        return
+    for action in _ACTIONS:
+        if probe.get(action) is not None and not isinstance(probe[action], dict):
+            yield f"{place}.{action}: must be an object"
 
 
 def _objects(entries: Any) -> bool:

@@ -7,7 +7,6 @@ to break: the template is filled in from the pod as its author wrote it, and onl
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from controlplane.inject.annotations import is_true, problems, proxy_config, war
 from controlplane.inject.config import InjectConfig, resolve
 from controlplane.inject.decision import Decision, decide
 from controlplane.inject.errors import InjectConfigError
-from controlplane.inject.merge import overlay
+from controlplane.inject.merge import fresh, overlay
 from controlplane.inject.owner import Owner, owner_of_pod
 from controlplane.inject.probes import rewrite
 from controlplane.inject.prometheus import merge
@@ -104,7 +103,7 @@ def inject(
     part: dict[str, Any] = {}
     for name in templates:
         # Copied, so that no list of the values or of the pod is shared with the result.
-        part = overlay(part, copy.deepcopy(_render(name, facts, config)))
+        part = overlay(part, fresh(_render(name, facts, config)))
     made, notes = _finish(_merge(pod, part, facts), part, facts, config)
     return Injected(pod=made, decision=decision, warnings=(*warnings(said), *notes))
 
@@ -130,7 +129,7 @@ def _meta(made: Mapping[str, Any]) -> dict[str, Any]:
 
 def _merge(pod: Mapping[str, Any], part: dict[str, Any], facts: Facts) -> dict[str, Any]:
     """The pod with the template over it, and the author's own istio-proxy over that."""
-    base = copy.deepcopy(dict(pod))
+    base: dict[str, Any] = fresh(dict(pod))
     own = _own_containers(base, part, facts)
     for group in _GROUPS:
         kept = [one for one in _containers(base, group) if one["name"] not in own]

@@ -146,7 +146,7 @@ def test_the_proxy_is_told_who_it_is() -> None:
         "kubernetes://apis/apps/v1/namespaces/shop/deployments/reviews-v1"
     )
     assert found["ISTIO_META_MESH_ID"] == found["TRUST_DOMAIN"] == "cluster.local"
-    assert found["WORKLOAD_CERTIFICATES"] == "none"
+    assert found["ISTIO_META_WORKLOAD_CERTIFICATES"] == "none"
     assert "CA_ADDR" not in found
 
 
@@ -203,7 +203,7 @@ def test_without_native_sidecars_the_application_can_wait() -> None:
     assert names(pod, "containers") == ["istio-proxy", "database", "backup"]
     proxy = container(pod, "istio-proxy")
     assert "restartPolicy" not in proxy
-    assert proxy["lifecycle"] == {"postStart": {"exec": {"command": ["pylot", "proxy", "wait"]}}}
+    assert proxy["lifecycle"] == {"postStart": {"exec": {"command": ["pylot", "proxy-wait"]}}}
     labels = pod["metadata"]["labels"]
     assert labels["service.istio.io/canonical-name"] == "database"
     assert labels["service.istio.io/canonical-revision"] == "15"
@@ -359,6 +359,12 @@ def test_probes_of_every_kind_are_rewritten_when_the_agent_can_ask() -> None:
     }
     assert web["livenessProbe"] == {"httpGet": {"path": "/app-health/web/livez", "port": 15020}}
     assert web["startupProbe"] == {"exec": {"command": ["ready"]}}
+    assert web["lifecycle"] == {
+        "preStop": {
+            "httpGet": {"path": "/app-lifecycle/web/prestopz", "port": 15020, "scheme": "HTTP"}
+        },
+        "postStart": {"httpGet": {"path": "/app-lifecycle/web/poststartz", "port": 15020}},
+    }
     helper = container(pod, "helper")["startupProbe"]
     assert helper == {"httpGet": {"path": "/app-health/helper/startupz", "port": 15020}}
     assert json.loads(env(pod)["ISTIO_KUBE_APP_PROBERS"]) == {
@@ -373,6 +379,10 @@ def test_probes_of_every_kind_are_rewritten_when_the_agent_can_ask() -> None:
             "timeoutSeconds": 5,
         },
         "/app-health/web/livez": {"grpc": {"port": 9000, "service": "health"}},
+        "/app-lifecycle/web/prestopz": {
+            "httpGet": {"path": "/stop", "port": 8443, "scheme": "HTTPS"}
+        },
+        "/app-lifecycle/web/poststartz": {"tcpSocket": {"port": 8443}},
     }
     other = container(pod, "other")
     assert other["readinessProbe"]["httpGet"]["host"] == "10.1.1.1"
@@ -413,7 +423,7 @@ def test_certificates_network_and_cluster_are_the_operators_choice() -> None:
     assert labels["service.istio.io/canonical-name"] == "mine"
     assert labels["topology.istio.io/network"] == "north"
     found = env(pod)
-    assert found["WORKLOAD_CERTIFICATES"] == "istiod"
+    assert found["ISTIO_META_WORKLOAD_CERTIFICATES"] == "istiod"
     assert found["CA_ADDR"] == "istiod.istio-system.svc:15012"
     assert found["ISTIO_META_NETWORK"] == "north"
     assert found["ISTIO_META_CLUSTER_ID"] == "east"

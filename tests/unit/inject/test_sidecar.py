@@ -298,3 +298,11 @@ def test_a_template_that_makes_no_pod_is_the_operators_mistake(
 def test_a_patch_is_small(old: Any, new: Any, operations: list[dict[str, Any]]) -> None:
     assert difference(old, new) == operations
     assert applied(old, operations) == new
+
+
+def test_parts_that_a_pod_shares_with_itself_are_not_changed_together() -> None:
+    same = {"app": "web"}
+    made = {"metadata": {"labels": same, "annotations": same}, **{"spec": pod()["spec"]}}
+    metadata = injected(made)["metadata"]
+    assert "sidecar.istio.io/status" not in metadata["labels"]
+    assert same == {"app": "web"}
