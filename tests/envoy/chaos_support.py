@@ -17,8 +17,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
+import grpc
+import grpc.aio
+import msgspec
+
+from controlplane.ads.wire import DELTA_METHOD, SERVICE, SOTW_METHOD
+from controlplane.agent.bootstrap import SocketAddress
+from controlplane.demo.layout import gateway_bootstrap, sidecar_bootstrap
+from controlplane.translate.resources import ResourceType
 from tests.envoy.harness import BOOKINFO, Bed, bed, eventually, free_ports
 from tests.envoy.traffic import Backend
 
@@ -29,6 +38,7 @@ CONNECTIONS: Final = 16
 FIRST_BACKEND: Final = 100
 BACKENDS: Final = 10
 DOMAIN: Final = "default.svc.cluster.local"
+ENDPOINT_URL: Final = ResourceType.ENDPOINT.url.encode()
 Document = dict[str, Any]
 
 GATEWAY: Final[Document] = {
@@ -194,6 +204,7 @@ class ChaosMesh:
         self.port: Final = made.layout.service_port
         self.other_port: Final = other_port
         self.files: set[str] = set()
+        self.interposer: Interposer | None = None
 
     @property
     def addresses(self) -> list[str]:
@@ -267,8 +278,67 @@ class ChaosMesh:
         await eventually(lacking, lambda names: not names, what=f"routes with {text}")
 
 
+class Interposer:
+    """Stands between Envoys and the control plane, and keeps back what a test wants to be late."""
+
+    def __init__(self, target: SocketAddress) -> None:
+        self.kept: list[bytes] = []
+        self._target: Final = target
+        self._keep: bytes = b""
+        self._server: Any = grpc.aio.server()
+
+    async def start(self) -> SocketAddress:
+        """Listen, and return where."""
+        self._server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(
+                    SERVICE,
+                    {
+                        method: grpc.stream_stream_rpc_method_handler(partial(self._pass, method))
+                        for method in (SOTW_METHOD, DELTA_METHOD)
+                    },
+                ),
+            )
+        )
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        return SocketAddress(host="127.0.0.1", port=port)
+
+    async def stop(self) -> None:
+        """End every stream."""
+        await self._server.stop(0)
+
+    def keep_back_endpoints(self, text: str) -> None:
+        """Swallow load assignments that hold the text, from now on; an empty text ends that."""
+        self._keep = text.encode()
+
+    async def _pass(self, method: str, _: Any, context: Any) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+        async with grpc.aio.insecure_channel(str(self._target), options=options) as channel:
+            call = channel.stream_stream(f"/{SERVICE}/{method}")()
+
+            async def ask() -> None:
+                while (data := await context.read()) is not grpc.aio.EOF:
+                    await call.write(data)
+                await call.done_writing()
+
+            asking = asyncio.ensure_future(ask())
+            try:
+                while (data := await call.read()) is not grpc.aio.EOF:
+                    if self._keep and self._keep in data and ENDPOINT_URL in data:
+                        self.kept.append(data)
+                        continue
+                    await context.write(data)
+            except grpc.aio.AioRpcError as error:
+                await context.abort(error.code(), error.details())
+            finally:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+                call.cancel()
+
+
 @contextlib.asynccontextmanager
-async def chaos_mesh() -> AsyncIterator[ChaosMesh]:
+async def chaos_mesh(*, interposed: bool = False) -> AsyncIterator[ChaosMesh]:
     """The mesh, with the service `front` on the first two backends, settled."""
     async with bed(files=False) as made, contextlib.AsyncExitStack() as stack:
         apps: dict[str, Backend] = {}
@@ -283,24 +353,31 @@ async def chaos_mesh() -> AsyncIterator[ChaosMesh]:
             apps[backend.name] = backend
         (other_port,) = free_ports(1)
         mesh = ChaosMesh(made, apps, other_port)
+        xds = made.layout.grpc
+        if interposed:
+            mesh.interposer = Interposer(xds)
+            xds = await mesh.interposer.start()
+            stack.push_async_callback(mesh.interposer.stop)
         door = (BOOKINFO / "mesh" / "ingressgateway.yaml").read_text()
         made.write("ingressgateway.yaml", door)
         made.write("door.yaml", to_yaml(GATEWAY))
         base(mesh)
+        seen = msgspec.structs.replace(made.layout, grpc=xds)
         for protocol, delta in (("delta", True), ("sotw", False)):
-            await made.sidecar(f"sidecar-{protocol}", delta=delta)
-            await made.gateway(f"router-{protocol}", delta=delta)
+            for kind, bootstrap in (("sidecar", sidecar_bootstrap), ("router", gateway_bootstrap)):
+                name = f"{kind}-{protocol}"
+                await made.launch(name, bootstrap(seen, delta=delta, admin=made.admin(name)))
         await mesh.settled()
         yield mesh
 
 
-def base(mesh: ChaosMesh) -> None:
+def base(mesh: ChaosMesh, *, endpoints: int = 2) -> None:
     """Write `front` as it is at the start: two endpoints and a plain route."""
     mesh.bed.write(
         "front.yaml",
         to_yaml(
             service("front", mesh.port),
-            endpoint_slice("front", mesh.addresses[:2], mesh.port),
+            endpoint_slice("front", mesh.addresses[:endpoints], mesh.port),
             *(
                 pod(address, version="v2" if number % 2 else "v1")
                 for number, address in enumerate(mesh.addresses)

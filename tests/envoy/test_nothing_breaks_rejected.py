@@ -1,0 +1,228 @@
+"""What an Envoy rejects: it is found, tied to its object, and nothing else stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.envoy.chaos_support import (
+    SECONDS,
+    ChaosMesh,
+    Document,
+    base,
+    chaos_mesh,
+    endpoint_slice,
+    service,
+    virtual_service,
+)
+from tests.envoy.harness import eventually
+
+pytestmark = [
+    pytest.mark.envoy,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(180),
+]
+
+numbers = itertools.count(1)
+
+
+def unknown_command() -> tuple[dict[str, Any], str]:
+    """Headers that nobody but an Envoy of that version can judge, and what it says to them.
+
+    Each is another, because what was rejected once is not sent again.
+    """
+    name = f"NO_SUCH_COMMAND_{next(numbers)}"
+    return {"request": {"set": {"x-a": f"%{name}%"}}}, f"Not supported field in StreamInfo: {name}"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running() -> AsyncIterator[ChaosMesh]:
+    async with chaos_mesh(interposed=True) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def mesh(running: ChaosMesh) -> AsyncIterator[ChaosMesh]:
+    yield running
+    assert running.interposer is not None
+    running.interposer.keep_back_endpoints("")
+    running.clear()
+    # An answer that was swallowed is never acknowledged; a newer one is.
+    base(running, endpoints=3)
+    await asyncio.sleep(0.3)
+    base(running)
+    await asyncio.sleep(0.3)
+    await synced(running)
+
+
+async def synced(mesh: ChaosMesh) -> None:
+    """Wait until every proxy is SYNCED again; what Envoys count stays as it was."""
+
+    async def others() -> list[str]:
+        return [
+            f"{status['connection_id']} {url.rpartition('.')[2]} {watch['status']}"
+            for status in await mesh.bed.debug("syncz")
+            for url, watch in status["resources"].items()
+            if watch["status"] != "SYNCED"
+        ]
+
+    await eventually(others, lambda found: not found, what="proxies that are SYNCED")
+
+
+def rounds() -> Iterator[int]:
+    """Count until the time is over."""
+    end = time.monotonic() + SECONDS
+    number = 0
+    while time.monotonic() < end:
+        yield number
+        number += 1
+
+
+def victim(mesh: ChaosMesh, port: int, **fields: Any) -> list[Document]:
+    """A service with a route of its own, rejected by Envoys when `fields` say so."""
+    return [
+        service("victim", port),
+        endpoint_slice("victim", mesh.addresses[4:5], mesh.port),
+        virtual_service("victim", "victim", {"host": "victim", "port": {"number": port}}, **fields),
+    ]
+
+
+async def rejections(mesh: ChaosMesh) -> list[dict[str, Any]]:
+    """All rejections that stand, with the proxy."""
+    return [
+        {**rejection, "proxy": status["proxy"], "delta": status["delta"]}
+        for status in await mesh.bed.debug("syncz")
+        for rejection in status["rejections"]
+    ]
+
+
+async def is_rejected(mesh: ChaosMesh, number: int = 4) -> list[dict[str, Any]]:
+    """Wait until so many Envoys are known to have rejected something."""
+    return await eventually(
+        lambda: rejections(mesh), lambda found: len(found) >= number, what=f"{number} rejections"
+    )
+
+
+async def metric(mesh: ChaosMesh, name: str) -> float:
+    """The sum of a metric over its labels."""
+    url = f"http://{mesh.bed.layout.monitoring}/metrics"
+    async with mesh.bed.http.get(url) as answer:
+        lines = (await answer.text()).splitlines()
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in lines
+        if line.startswith((name + "{", name + " "))
+    )
+
+
+async def pylot(mesh: ChaosMesh, *words: str) -> tuple[int, str]:
+    """Run a live command against the control plane; its exit code and output."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "controlplane", *words),
+        *("--control-plane", f"http://{mesh.bed.layout.http}"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode or 0, output.decode()
+
+
+async def test_a_rejected_object_comes_and_goes(mesh: ChaosMesh) -> None:
+    rejected = await metric(mesh, "pilot_total_xds_rejects")
+    async with mesh.load():
+        for number in rounds():
+            port = mesh.port if number % 2 else mesh.other_port
+            headers, _ = unknown_command()
+            mesh.write("victim.yaml", *victim(mesh, port, headers=headers))
+            await asyncio.sleep(random.uniform(0.1, 1.0))
+            mesh.write("victim.yaml")
+            await asyncio.sleep(random.uniform(0.1, 0.5))
+    assert await metric(mesh, "pilot_total_xds_rejects") >= rejected + 4
+
+
+async def test_a_rejected_object_comes_and_goes_while_a_cluster_warms(mesh: ChaosMesh) -> None:
+    assert mesh.interposer is not None
+    mesh.interposer.keep_back_endpoints("||cold")
+    async with mesh.load():
+        for number in rounds():
+            name = f"cold-{number}"
+            mesh.write(
+                "cold.yaml",
+                service(name, mesh.port),
+                endpoint_slice(name, mesh.addresses[5:6], mesh.port),
+            )
+            headers, _ = unknown_command()
+            mesh.write("victim.yaml", *victim(mesh, mesh.port, headers=headers))
+            await asyncio.sleep(random.uniform(0.3, 1.0))
+            mesh.write("victim.yaml")
+            await asyncio.sleep(random.uniform(0.1, 0.5))
+        assert mesh.interposer.kept, "nothing was kept back, so nothing was warming"
+        mesh.interposer.keep_back_endpoints("")
+        mesh.write("cold.yaml")
+        await asyncio.sleep(1)
+
+
+async def test_a_rejection_is_shown_everywhere_and_lifted_when_mended(mesh: ChaosMesh) -> None:
+    before = await metric(mesh, "pilot_total_xds_rejects")
+    headers, message = unknown_command()
+    mesh.write("victim.yaml", *victim(mesh, mesh.other_port, headers=headers))
+    for rejection in await is_rejected(mesh):
+        assert "VirtualService default/victim" in rejection["objects"]
+        assert rejection["type"] == "RDS"
+        assert message in rejection["message"]
+    findings = [item for item in await mesh.bed.findings() if item["code"] == "RejectedByEnvoy"]
+    assert {"VirtualService default/victim"} <= {item["origin"] for item in findings}
+    assert all(message in item["message"] and item["file"] for item in findings), findings
+    assert await metric(mesh, "pilot_total_xds_rejects") >= before + 2
+    assert await metric(mesh, "pilot_xds_rds_reject") == 4
+    code, shown = await pylot(mesh, "proxy-status")
+    assert code == 0
+    assert shown.count("REJECTED   ") + shown.count("REJECTED by") >= 8, shown
+    assert "made by" in shown
+    assert "VirtualService default/victim" in shown
+    assert message in shown
+    await still(mesh)
+    mesh.write("victim.yaml", *victim(mesh, mesh.other_port))
+    await eventually(lambda: rejections(mesh), lambda found: not found, what="no rejection")
+    await synced(mesh)
+    assert not [item for item in await mesh.bed.findings() if item["code"] == "RejectedByEnvoy"]
+
+
+async def still(mesh: ChaosMesh) -> None:
+    """Nothing is sent again and again: the count of rejections stays as it is."""
+    before = await metric(mesh, "pilot_total_xds_rejects")
+    await asyncio.sleep(1.5)
+    assert await metric(mesh, "pilot_total_xds_rejects") == before
+
+
+async def test_everything_else_moves_on_beside_a_rejected_object(mesh: ChaosMesh) -> None:
+    headers, message = unknown_command()
+    mesh.write("victim.yaml", *victim(mesh, mesh.other_port, headers=headers))
+    await is_rejected(mesh)
+    mesh.route(
+        {"host": "fresh"},
+        service("fresh", mesh.port),
+        endpoint_slice("fresh", mesh.addresses[5:6], mesh.port),
+    )
+    sidecars = [envoy for name, envoy in mesh.bed.envoys.items() if name.startswith("sidecar")]
+
+    async def routes() -> list[str]:
+        return [
+            json.dumps(await envoy.admin.config_dump("dynamic_route_configs")) for envoy in sidecars
+        ]
+
+    await eventually(
+        routes, lambda found: all("||fresh." in text for text in found), what="the new route"
+    )
+    async with mesh.load() as (inside, _):
+        await asyncio.sleep(1)
+    assert set(inside.seen) == {"backend-5"}
