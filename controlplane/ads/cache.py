@@ -24,11 +24,19 @@ _REMEMBERED: Final = 64  # responses, differences and overlays kept per collecti
 class NameSet:
     """A set of subscribed names that every stream with the same names shares."""
 
-    __slots__ = ("__weakref__", "_by_host", "names")
+    __slots__ = ("__weakref__", "_by_host", "_ordered", "names")
 
     def __init__(self, names: Names) -> None:
         self.names: Final = names
         self._by_host: dict[str, list[str]] | None = None
+        self._ordered: tuple[str, ...] | None = None
+
+    @property
+    def ordered(self) -> tuple[str, ...]:
+        """The names in their order, sorted once for all streams."""
+        if self._ordered is None:
+            self._ordered = tuple(sorted(self.names))
+        return self._ordered
 
     def of_hosts(self, hosts: Iterable[Host]) -> list[str]:
         """Return the names of clusters (`DIRECTION|PORT|SUBSET|HOST`) of these hosts."""

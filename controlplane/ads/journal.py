@@ -20,7 +20,8 @@ from controlplane.model.meta import ObjectRef
 from controlplane.translate.resources import ResourceType
 
 _ENTRIES: Final = 256
-_PER_ENTRY: Final = 200  # objects, hosts, resources, connections and rejections named in one
+LIMIT: Final = 200
+"""How many objects, hosts, resources, connections and rejections one entry names."""
 
 
 class ChangedResource(msgspec.Struct, frozen=True):
@@ -82,8 +83,8 @@ class Journal(Reporter):
             number=self._number,
             time=self._clock(),
             reason=reason,
-            objects=tuple(sorted(change.objects)[:_PER_ENTRY]),
-            hosts=tuple(sorted(change.endpoints)[:_PER_ENTRY]),
+            objects=tuple(sorted(change.objects)[:LIMIT]),
+            hosts=tuple(sorted(change.endpoints)[:LIMIT]),
         )
         while len(self._entries) > self._size:
             self._entries.popitem(last=False)
@@ -101,7 +102,7 @@ class Journal(Reporter):
         entry.classes += 1
         known = {(item.short, item.name, item.new) for item in entry.changed}
         for item in _changes(old, new):
-            if len(entry.changed) >= _PER_ENTRY:
+            if len(entry.changed) >= LIMIT:
                 return
             if (item.short, item.name, item.new) not in known:
                 known.add((item.short, item.name, item.new))
@@ -112,7 +113,7 @@ class Journal(Reporter):
         entry = self._entries.get(send.push)
         if entry is not None:
             entry.sent += 1
-            if len(entry.proxies) < _PER_ENTRY:
+            if len(entry.proxies) < LIMIT:
                 entry.proxies[connection] = None
 
     def acknowledged(
@@ -136,10 +137,10 @@ class Journal(Reporter):
     ) -> None:
         """Remember a rejection."""
         entry = self._entries.get(push)
-        if entry is not None and len(entry.rejections) < _PER_ENTRY:
-            names = tuple(item.resource.name for item in culprits) or tuple(suspects[:_PER_ENTRY])
+        if entry is not None and len(entry.rejections) < LIMIT:
+            names = tuple(item.resource.name for item in culprits) or tuple(suspects[:LIMIT])
             entry.rejections.append(
-                JournalRejection(connection, info.short, message[:_PER_ENTRY], names)
+                JournalRejection(connection, info.short, message[:LIMIT], names)
             )
 
 

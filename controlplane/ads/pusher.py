@@ -17,6 +17,7 @@ from controlplane.ads.classes import ClassState, Pending, Stream
 from controlplane.ads.delta import DeltaSession
 from controlplane.ads.journal import Journal
 from controlplane.ads.machine import Session, Shared
+from controlplane.ads.progress import Progress, progress_of
 from controlplane.ads.rejections import Rejections
 from controlplane.ads.reporter import Reporter, Reporters
 from controlplane.ads.session import SotwSession
@@ -33,6 +34,7 @@ from controlplane.ads.types import (
 )
 from controlplane.ads.views import ClassView
 from controlplane.ads.wire import DeltaRequest, Request
+from controlplane.model.meta import ObjectRef
 from controlplane.model.names import Host
 from controlplane.model.proxy import Proxy
 from controlplane.model.services import Resolution
@@ -302,6 +304,17 @@ class Pusher:
             self.rejections,
             self.rejections.diagnostics(self._is_wanted),
             offset,
+        )
+
+    def progress(self, ref: ObjectRef) -> Progress:
+        """Return how far the proxies are with the current version of an object."""
+        return progress_of(
+            ref,
+            streams=self._streams.values(),
+            entries=self.journal.entries(),
+            rejections=self.rejections,
+            names=self._shared.names,
+            now=self._epoch(),
         )
 
     def assembled_sizes(self) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from controlplane.ads.classes import Stream
-from controlplane.ads.rejections import Rejections
+from controlplane.ads.rejections import Rejection, Rejections
 from controlplane.ads.status import ConnectionStatus, RejectionStatus, ServingStatus, WatchStatus
 from controlplane.ads.watch import Watch
 from controlplane.model.diagnostics import Diagnostic
@@ -41,13 +41,25 @@ def serving_status(
     return ServingStatus(connections=tuple(found), diagnostics=diagnostics)
 
 
+def rejection_status(rejection: Rejection) -> RejectionStatus:
+    """Return what is told about a rejection."""
+    resource = rejection.resource
+    return RejectionStatus(
+        type_url=resource.type.url,
+        resource=resource.name,
+        version=rejection.version,
+        message=rejection.message,
+        objects=tuple(dict.fromkeys(origin.ref for origin in resource.origins)),
+    )
+
+
 def _watch_status(
     stream: Stream, watch: Watch, rejections: Rejections, offset: float
 ) -> WatchStatus:
     return WatchStatus(
         type_url=watch.info.url,
         wildcard=watch.wildcard,
-        names=tuple(sorted(watch.names.names)),
+        names=watch.names.ordered,
         version_sent=watch.version_sent,
         version_acked=watch.version_acked,
         nonce_sent=watch.nonce_sent,
@@ -56,13 +68,7 @@ def _watch_status(
         time_acked=watch.time_acked + offset if watch.time_acked else 0.0,
         last_error=watch.error,
         rejections=tuple(
-            RejectionStatus(
-                type_url=watch.info.url,
-                resource=rejection.resource.name,
-                version=rejection.version,
-                message=rejection.message,
-                objects=tuple(dict.fromkeys(origin.ref for origin in rejection.resource.origins)),
-            )
+            rejection_status(rejection)
             for rejection in rejections.of(watch.info.kind)
             if rejection.concerns(stream.proxy.id, stream.proxy.user_agent)
             and watch.based is not None
