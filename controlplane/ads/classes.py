@@ -98,7 +98,7 @@ class Stream:
         state.streams[self] = None
         self.retained = {
             **{name: item for name, item in self.retained.items() if item.until > now},
-            **leaving(old, state.base, now),
+            **leaving(old, state.base, now, settled=self.session.settled()),
         }
         self.retained = {
             name: item
@@ -147,7 +147,8 @@ class ClassState:
             if item.until > now and name not in self.base.clusters.by_name
         }
         if self.streams:
-            kept = {**leaving(old, self.base, now), **kept}
+            settled = all(stream.session.settled() for stream in self.streams)
+            kept = {**leaving(old, self.base, now, settled=settled), **kept}
         self.retained = kept
         self.waiting = set(self.streams) if kept else set()
         for stream in tuple(self.streams):
@@ -172,12 +173,16 @@ class ClassState:
         return True
 
 
-def leaving(old: ClassView, new: ClassView, now: float) -> dict[str, Retained]:
-    """Return the clusters that `new` has no more and that something of `old` used."""
+def leaving(old: ClassView, new: ClassView, now: float, *, settled: bool) -> dict[str, Retained]:
+    """Return the clusters that `new` has no more and that may still be in use.
+
+    When every stream is settled, that is what `old` used; else a client may use what older
+    views did.
+    """
     gone = new.clusters.difference(old.clusters).removed
     if not gone:
         return {}
-    used = old.uses()
+    used = old.uses() if settled else frozenset(gone)
     found: dict[str, Retained] = {}
     for name in gone:
         if name in used:

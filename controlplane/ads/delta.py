@@ -12,6 +12,7 @@ from controlplane.ads.cache import Assembled, Collection, Content, content_versi
 from controlplane.ads.machine import Session, Shared
 from controlplane.ads.session import MAX_NAMES
 from controlplane.ads.types import (
+    EDS,
     NOTHING,
     ON_DEMAND_URLS,
     READY,
@@ -87,7 +88,9 @@ class DeltaSession(Session):
             and WILDCARD not in request.unsubscribe
         )
         watch = Watch(info, self._shared.names.intern(asked), wildcard=wildcard)
-        watch.initial = request.initial
+        # Endpoints are always sent again: a cluster may have been warming when the last stream
+        # broke, and then it waits for endpoints whose version the client knows already.
+        watch.initial = {} if info is EDS else request.initial
         watch.owed = wildcard or bool(asked)
         self.watches[info.kind] = watch
 

@@ -155,6 +155,11 @@ class Session:
         watch.force &= absent
         if content is None:
             self._hold_what_it_brought(watch, wanted)
+            if watch.error and wanted is watch.based and not watch.unanswered:
+                # What was rejected is not wanted any more, and the client never took it.
+                watch.error = ""
+                watch.nonce_acked = watch.nonce_sent
+                watch.version_acked = watch.version_sent = wanted.version
             watch.push = 0
             return None
         watch.owed = False
@@ -167,6 +172,7 @@ class Session:
             state=wanted,
             time=now,
             push=watch.push,
+            initial=watch.initial,
         )
         watch.unanswered.append(sent)
         watch.nonce_sent, watch.version_sent, watch.time_sent = nonce, version, now

@@ -21,7 +21,7 @@ _HISTORY: Final = 8  # responses whose answer may still come
 class Sent:
     """One response that was sent."""
 
-    __slots__ = ("content", "nonce", "push", "state", "time", "version")
+    __slots__ = ("content", "initial", "nonce", "push", "state", "time", "version")
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class Sent:
         state: Collection,
         time: float,
         push: int,
+        initial: Mapping[str, str],
     ) -> None:
         self.nonce: Final = nonce
         self.version: Final = version
@@ -39,6 +40,7 @@ class Sent:
         self.state: Final = state  # what the client holds when it accepts
         self.time: Final = time
         self.push: Final = push
+        self.initial: Final = initial  # what the client had brought along, before it
 
 
 class Watch:
@@ -132,7 +134,10 @@ class Watch:
         `removed` are the names that the response took away. When newer responses are under way,
         only what is still as in the rejected one is undone.
         """
-        accepted = self.accepted if self.accepted is not None else Collection(self.info.kind, {})
+        accepted = self.accepted
+        if accepted is None:
+            accepted = Collection(self.info.kind, {})
+            self.initial = self.initial or rejected.initial
         if self.sent is None or rejected.state is self.sent:
             instead = {item.name: accepted.get(item.name) for item in suspects}
             for name in removed:

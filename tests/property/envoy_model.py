@@ -8,6 +8,7 @@ nonces that are new, names that come once.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from controlplane.ads.classes import Stream
@@ -23,7 +24,7 @@ from controlplane.translate.envoy import (
     Listener,
     RouteConfiguration,
 )
-from controlplane.translate.resources import content_hash
+from controlplane.translate.resources import Resource, content_hash
 
 ORDER = (CDS, EDS, LDS, RDS)
 _MESSAGES: dict[str, Any] = {
@@ -46,7 +47,9 @@ class Envoy:
         self.version: dict[str, str] = {info.url: "" for info in ORDER}
         self.stream: Stream | None = None
         self.rejected = 0  # responses, ever
+        self.reconnected = False
         self.newly_named: list[tuple[str, str]] = []  # (route, cluster) the client lacked
+        self.cut_short: list[tuple[str, str]] = []  # (route, cluster) that went under it
         self._forget_stream()
 
     def _forget_stream(self) -> None:
@@ -54,7 +57,9 @@ class Envoy:
         self.asked: dict[str, set[str]] = {info.url: set() for info in ORDER}
         self.subscribed: set[str] = set()
         self.nonces: set[str] = set()
-        self.inbox: deque[Send] = deque()
+        self.inbox: deque[tuple[Send, Mapping[str, Resource]]] = deque()
+        self.warming: set[str] = set()  # clusters whose endpoints have to come
+        self.withheld: list[str] = []  # nonces of clusters that were taken while some warmed
         self.woken = True
 
     # --- the stream -----------------------------------------------------------------------
@@ -73,6 +78,7 @@ class Envoy:
 
     def cut_off(self) -> None:
         """Lose the stream."""
+        self.reconnected = True
         assert self.stream is not None
         self.pusher.disconnect(self.stream)
         self.stream = None
@@ -90,14 +96,14 @@ class Envoy:
         assert send.nonce not in self.nonces, "a nonce was used twice on one stream"
         self.nonces.add(send.nonce)
         assert len(set(send.names)) == len(send.names), "a name appears twice in one response"
-        self.inbox.append(send)
+        self.inbox.append((send, self.stream.session.view.clusters.by_name))
         return True
 
     def answer(self) -> bool:
         """Take the oldest unanswered response; return whether there was one."""
         if not self.inbox:
             return False
-        send = self.inbox.popleft()
+        send, shown = self.inbox.popleft()
         info = TYPE_BY_URL[send.type_url]
         resources, removed, nonce, version = self._decode(send)
         self.nonce[info.url] = nonce
@@ -114,21 +120,60 @@ class Envoy:
                 self.newly_named += [
                     (name, cluster)
                     for cluster in sorted(lacking)
-                    if cluster not in self.held[CDS.url]
+                    if cluster not in self.held[CDS.url] and cluster in shown
                 ]
+        before = dict(held)
         if not self.delta and info.complete:
             held.clear()
-        held.update(resources)
+        asked = self.asked[info.url]
+        held.update(
+            (name, body) for name, body in resources.items() if info.wildcard or name in asked
+        )
         for name in removed:
             held.pop(name, None)
         self.version[info.url] = version
-        self._reply(info, nonce, None)
         if info is CDS:
-            self._follow(EDS, set(held))
-            self._start(LDS)
-        elif info is LDS:
+            self._take_clusters(nonce, before, held)
+            return True
+        self._reply(info, nonce, None)
+        if info is LDS:
             self._follow(RDS, self._routes())
+        elif info is EDS:
+            self.warming -= resources.keys()
+            self._say_what_was_withheld()
         return True
+
+    def _take_clusters(self, nonce: str, before: dict[str, bytes], held: dict[str, bytes]) -> None:
+        """Warm what changed; as a real Envoy does, say nothing about it until that is done."""
+        changed = {name for name, body in held.items() if before.get(name) != body}
+        gone = before.keys() - held.keys()
+        self.cut_short += [
+            (name, cluster)
+            for name, body in self.held[RDS.url].items()
+            for cluster in sorted(_clusters(body) & gone)
+        ]
+        self.warming = (self.warming | changed) & held.keys()
+        self.withheld.append(nonce)
+        known = set(self.asked[EDS.url])
+        self._follow(EDS, set(held))
+        if changed and known == self.asked[EDS.url] and not self.delta:
+            # The question for the endpoints of a changed cluster: it looks like an ACK.
+            self._reply(EDS, self.nonce[EDS.url], None)
+        if not before:
+            self._acknowledge_clusters()
+        self._say_what_was_withheld()
+        self._start(LDS)
+
+    def _say_what_was_withheld(self) -> None:
+        if not self.warming:
+            self._acknowledge_clusters()
+
+    def _acknowledge_clusters(self) -> None:
+        """Acknowledge the clusters that were taken; only the newest answer counts in SotW."""
+        nonces = self.withheld if self.delta else self.withheld[-1:]
+        self.withheld = []
+        for nonce in nonces:
+            self._reply(CDS, nonce, None)
 
     # --- requests -------------------------------------------------------------------------
 
