@@ -71,7 +71,9 @@ def review(body: bytes, path: str, injector: Callable[[], Injector]) -> Answer:
     request = asked["request"]
     pod = request.get("object")
     namespace = str(request.get("namespace") or "default")
-    if (request.get("kind") or {}).get("kind", "Pod") != "Pod" or not isinstance(pod, dict):
+    kind = request.get("kind")
+    other = isinstance(kind, dict) and kind.get("kind", "Pod") != "Pod"
+    if other or not isinstance(pod, dict):
         return _answer(asked, Result.SKIPPED, "", "no pod, nothing to do")
     subject = _subject(pod, namespace)
     try:

@@ -16,6 +16,7 @@ import msgspec
 
 from controlplane.capture.values import parse_cidrs, parse_interfaces, parse_ports
 from controlplane.inject import names
+from controlplane.inject.shape import container_problems
 from controlplane.model.base import Model, dec_hook, enc_hook
 from controlplane.model.mesh import ProxyConfig
 from controlplane.model.schema import format_path, mistakes, without_nulls
@@ -184,9 +185,13 @@ def _json_mapping(label: str, text: str) -> str | None:
 
 def _overrides(label: str, text: str) -> str | None:
     try:
-        msgspec.json.decode(text, type=dict[str, list[dict[str, Any]]])
+        found = msgspec.json.decode(text, type=dict[str, list[dict[str, Any]]])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return f'{label}: it must be JSON such as {{"containers": [{{...}}]}}'
+    for group, containers in found.items():
+        for index, container in enumerate(containers):
+            for problem in container_problems(container, f"{group}[{index}]"):
+                return f"{label}: {problem}"
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from controlplane.inject.owner import Owner, owner_of_pod
+from controlplane.inject.owner import Owner
 
 _TEMPLATE: Final = ("spec", "template")
 _PATHS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
@@ -29,11 +29,14 @@ _PATHS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """A pod inside an object: the path to it, itself, and what it belongs to."""
+    """A pod inside an object: the path to it, itself, and what it belongs to.
+
+    `owner` is None for an object that is a pod: it says so by itself.
+    """
 
     path: tuple[str, ...]
     pod: Mapping[str, Any]
-    owner: Owner
+    owner: Owner | None
     namespace: str
 
 
@@ -56,11 +59,10 @@ def find_workload(value: Mapping[str, Any], default_namespace: str) -> Workload 
         return "metadata: must be an object"
     meta: Mapping[str, Any] = metadata or {}
     namespace = str(meta.get("namespace") or default_namespace)
+    owner = None
     if path:
         name = str(meta.get("name") or "")
         owner = Owner(name=name, kind=kind, api_version=version, namespace=namespace)
-    else:
-        owner = owner_of_pod(pod, namespace)
     return Workload(path=path, pod=pod, owner=owner, namespace=namespace)
 
 

@@ -237,7 +237,7 @@ def test_metrics_stay_when_merging_is_off() -> None:
     ("made", "problem"),
     [
         ({"spec": {}}, "spec.containers: must be a list of objects"),
-        ({"spec": {"containers": ["a"]}}, "spec.containers: must be a list of objects"),
+        ({"spec": {"containers": ["a"]}}, "spec.containers[0]: must be an object"),
         ({"spec": {"containers": [{}]}}, "spec.containers[0].name: is required"),
         ({}, "spec: must be an object"),
         (
