@@ -77,7 +77,7 @@ def inject(
         text = piece.text
         if number and not text.startswith("---"):
             text = f"---\n{text}"
-        for one in piece.explanations:
+        for one in reversed(piece.explanations):
             if explain:
                 text = _with_comment(text, f"# {one.subject}: {one.text}\n")
             elif not one.injected:
