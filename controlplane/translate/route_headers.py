@@ -18,6 +18,7 @@ from controlplane.model.virtual_service import (
     HTTPFaultInjection,
 )
 from controlplane.translate import envoy
+from controlplane.translate.header_formats import format_problem
 from controlplane.translate.route_match import UnexpressibleError, one_line, string_matcher
 
 FAULT_FILTER: Final = "envoy.filters.http.fault"
@@ -159,9 +160,10 @@ def _options(headers: Headers | None, action: int, field: str) -> list[Any]:
 
 
 def _header_value(value: str, field: str) -> str:
-    """Return a value that Envoy can format: `%` begins and ends a command, `%%` is a percent."""
-    if value.count("%") % 2:
-        raise UnexpressibleError(field, f"{value!r} has a single %; write %% for a percent sign")
+    """Return a value that Envoy can format; raises UnexpressibleError."""
+    problem = format_problem(value)
+    if problem is not None:
+        raise UnexpressibleError(field, problem)
     return one_line(value, field)
 
 

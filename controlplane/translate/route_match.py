@@ -30,7 +30,7 @@ MAX_QUERY_NAME: Final = 1024
 _NOT_RE2: Final = re.compile(
     r"(?<!\\)(?:\\\\)*(\(\?(?:=|!|<=|<!|\(|>|#|P=)|\\[1-9]|[*+?]\+|\{\d+(?:,\d*)?\}\+)"
 )
-_REPETITION: Final = re.compile(r"(?<!\\)(?:\\\\)*\{(\d+)(?:,(\d*))?\}")
+_REGEX_PART: Final = re.compile(r"\\.|[()]|\{(\d+)(?:,(\d*))?\}|.", re.DOTALL)
 _MAX_REPETITION: Final = 1000
 # What RE2 has and Python's parser refuses; such an expression is left to Envoy to judge.
 _RE2_ONLY: Final = re.compile(r"\\[pPQCzE]|\[\[:|\(\?[a-zA-Z-]+[:)]|\(\?P?<")
@@ -136,9 +136,8 @@ def regex_problem(text: str) -> str | None:
     found = _NOT_RE2.search(outside)
     if found is not None:
         return f"{found.group(1)!r} is not part of the RE2 syntax"
-    for low, high in _REPETITION.findall(outside):
-        if int(low) > _MAX_REPETITION or (high and int(high) > _MAX_REPETITION):
-            return f"RE2 repeats at most {_MAX_REPETITION} times"
+    if _most_repetitions(outside) > _MAX_REPETITION:
+        return f"RE2 repeats at most {_MAX_REPETITION} times, nested repetitions multiplied"
     if _RE2_ONLY.search(text):
         return None
     try:
@@ -148,6 +147,29 @@ def regex_problem(text: str) -> str | None:
     except re.error as error:
         return f"not a regular expression: {error}"
     return None
+
+
+def _most_repetitions(expression: str) -> int:
+    """Return how often the most repeated part may be repeated: nested counts are multiplied.
+
+    The expression has no character classes any more. `*`, `+` and `?` do not count in RE2.
+    """
+    most = last = 1
+    enclosing: list[int] = []
+    for part in _REGEX_PART.finditer(expression):
+        low, high = part.groups()
+        if low is not None:
+            last *= max(int(low), int(high or 0), 1)
+        elif part[0] == "(":
+            enclosing.append(most)
+            most = last = 1
+        elif part[0] == ")":
+            last = most
+            most = max(most, enclosing.pop()) if enclosing else most
+        elif part[0] not in "*+?":
+            last = 1
+        most = max(most, last)
+    return most
 
 
 def _set_path(out: Any, uri: StringMatch | None) -> None:

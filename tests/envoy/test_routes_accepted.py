@@ -136,10 +136,14 @@ def test_random_virtual_services_cannot_spoil_a_route_configuration(
     assert refusal([expand(made.resource)], tmp_path)[-2000:] == ""
 
 
-REFUSED = ["*", "a**", "(", "[a-", "(?=x)", "(?<!x)y", r"(a)\1", "a++", "a{2}+", "a{1001}", ""]
+REFUSED = [
+    "*", "a**", "(", "[a-", "(?=x)", "(?<!x)y", r"(a)\1", "a++", "a{2}+", "a{1001}", "",
+    "(a{1000}){2}", "((a{10}){10}b|c){11}", "(a{2,}){501}",
+]  # fmt: skip
 ACCEPTED = [
     r"^/v[12]/.*$", "(?i)a", "a(?i)b", "(?P<n>x)", r"\pL+", "[[:alpha:]]+", r"\Qa+b\E", "a{1000}",
     r"\d+\.\w*?", r"[*+]+", r"a\++", r"\\1", "(?:a|b)?", "a}+",
+    "((a{100}){10})*", "a{600}b{600}", "(a*){1000}", r"a\{1001}", "[{1001}]", "(a{500}|b){2}",
 ]  # fmt: skip
 
 
