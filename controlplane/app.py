@@ -86,6 +86,9 @@ class App:
             metrics=self._metrics,
             doors=make_doors(settings.debug_token_file, insecure=settings.debug_insecure),
             cached=self._generator.remembered,
+            journal=self._pusher.journal.entries,
+            progress=self._pusher.progress,
+            unpublished=self._registry.is_waiting,
             cluster_id=settings.cluster_id,
             revision=settings.revision,
         )

@@ -86,6 +86,10 @@ class Registry:
         """The names of the sources that have not delivered their first full state."""
         return tuple(sorted(self._waiting_for))
 
+    def is_waiting(self, ref: ObjectRef) -> bool:
+        """Whether a change of that object was delivered and is not published yet."""
+        return ref in self._waiting_config
+
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
         """Everything that is wrong now, in a fixed order."""

@@ -55,7 +55,7 @@ class Entry(msgspec.Struct, kw_only=True):
     sent: int = 0  # responses
     acknowledged: int = 0  # responses
     slowest_ack: float = 0.0  # seconds
-    proxies: dict[str, None] = {}  # connections that were sent something
+    proxies: dict[str, float | None] = {}  # connections reached: seconds to the newest ACK
     rejections: list[JournalRejection] = []
 
 
@@ -114,7 +114,7 @@ class Journal(Reporter):
         if entry is not None:
             entry.sent += 1
             if len(entry.proxies) < LIMIT:
-                entry.proxies[connection] = None
+                entry.proxies.setdefault(connection, None)
 
     def acknowledged(
         self, connection: str, info: TypeInfo, *, version: str, seconds: float, push: int
@@ -124,6 +124,8 @@ class Journal(Reporter):
         if entry is not None:
             entry.acknowledged += 1
             entry.slowest_ack = max(entry.slowest_ack, seconds)
+            if connection in entry.proxies:
+                entry.proxies[connection] = seconds
 
     def rejected(
         self,

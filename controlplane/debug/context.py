@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from controlplane.ads.journal import Entry
+from controlplane.ads.progress import Progress
 from controlplane.ads.status import ConnectionStatus, ServingStatus
 from controlplane.debug.auth import Doors
 from controlplane.debug.metrics import Metrics
 from controlplane.errors import PylotError
 from controlplane.model.diagnostics import Diagnostic
+from controlplane.model.meta import ObjectRef
 from controlplane.model.snapshot import Snapshot
 from controlplane.translate.resources import Resource
 from controlplane.translate.scope import ProxyClass
@@ -62,12 +65,22 @@ def _nothing() -> tuple[Resource, ...]:
     return ()
 
 
+def _no_progress(_: ObjectRef) -> Progress:
+    return Progress()
+
+
+def _published(_: ObjectRef) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DebugContext:
     """Everything the HTTP side reads.
 
-    `cached` lists the resources that translation keeps in memory. All callables are
-    called on the event loop and must return at once.
+    `cached` lists the resources that translation keeps in memory, `journal` the last pushes,
+    oldest first. `progress` says how far proxies are with an object, `unpublished` whether a
+    newer version of one waits for its push. All callables are called on the event loop and must
+    return at once.
     """
 
     snapshot: Callable[[], Snapshot]
@@ -77,6 +90,9 @@ class DebugContext:
     metrics: Metrics
     doors: Doors
     cached: Callable[[], Iterable[Resource]] = _nothing
+    journal: Callable[[], tuple[Entry, ...]] = tuple
+    progress: Callable[[ObjectRef], Progress] = _no_progress
+    unpublished: Callable[[ObjectRef], bool] = _published
     cluster_id: str = "Kubernetes"
     revision: str = "default"
 

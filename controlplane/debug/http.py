@@ -131,6 +131,9 @@ def _view_request(request: web.Request) -> ViewRequest:
         generator=context.generator,
         params=dict(request.query),
         cached=context.cached,
+        journal=context.journal,
+        progress=context.progress,
+        unpublished=context.unpublished,
         cluster_id=context.cluster_id,
         revision=context.revision,
     )

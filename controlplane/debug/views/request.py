@@ -6,15 +6,26 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from controlplane.ads.journal import Entry
+from controlplane.ads.progress import Progress
 from controlplane.ads.status import ConnectionStatus, ServingStatus
 from controlplane.debug.context import ResourceGenerator, ViewError, find_connection
 from controlplane.model.diagnostics import Diagnostic
+from controlplane.model.meta import ObjectRef
 from controlplane.model.snapshot import Snapshot
 from controlplane.translate.resources import Resource
 from controlplane.translate.scope import Classifier, ProxyClass
 
 Rendering = Callable[[], Any]
 """Makes the data; pure, slow, may run in any thread."""
+
+
+def _no_progress(_: ObjectRef) -> Progress:
+    return Progress()
+
+
+def _published(_: ObjectRef) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +37,9 @@ class ViewRequest:
     generator: ResourceGenerator
     params: Mapping[str, str] = field(default_factory=dict)
     cached: Callable[[], Iterable[Resource]] = tuple
+    journal: Callable[[], tuple[Entry, ...]] = tuple
+    progress: Callable[[ObjectRef], Progress] = _no_progress
+    unpublished: Callable[[ObjectRef], bool] = _published
     cluster_id: str = "Kubernetes"
     revision: str = "default"
 

@@ -6,7 +6,7 @@ import html
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from controlplane.debug.views import config, registry, serving, xds
+from controlplane.debug.views import config, journal, registry, serving, xds
 from controlplane.debug.views.request import Rendering, ViewRequest
 
 
@@ -28,14 +28,17 @@ PAGES: Final[dict[str, Page]] = {
     "endpointShardz": Page(registry.endpointz, "Endpoints by service and shard"),
     "endpointz": Page(registry.endpointz, "The same as endpointShardz"),
     "instancesz": Page(registry.instancesz, "Service ports that end at each proxy"),
+    "journal": Page(journal.journal, "The last pushes: why, what, whom, and what came back"),
     "mesh": Page(config.mesh, "The MeshConfig in force"),
     "push_status": Page(serving.push_status, "Findings of translation and of the proxies"),
     "registryz": Page(registry.registryz, "Services"),
     "resourcesz": Page(config.resourcesz, "Kinds that are configured"),
     "sidecarz": Page(registry.sidecarz, "The facts of a proxy that decide what it is sent"),
     "syncz": Page(serving.syncz, "What each proxy was sent and has acknowledged"),
+    "wait": Page(journal.wait, "How far the proxies are with one object"),
 }
 NEED_PROXY: Final = frozenset({"config_dump", "sidecarz"})
+NEED_OBJECT: Final = frozenset({"wait"})
 TAKE_PROXY: Final = NEED_PROXY | {"adsz", "edsz"}
 
 _STYLE: Final = (
@@ -82,6 +85,8 @@ def index(request: ViewRequest) -> str:
 def _row(name: str, page: Page) -> str:
     if name in NEED_PROXY:
         shown = f"<code>{name}?proxyID=</code>"
+    elif name in NEED_OBJECT:
+        shown = f"<code>{name}?object=KIND/NAME.NAMESPACE</code>"
     else:
         shown = " ".join(
             [

@@ -337,7 +337,8 @@ def test_cachez_lists_names_and_sizes(snapshot: Snapshot, serving: ServingStatus
 
 def test_every_view_gives_json(snapshot: Snapshot, serving: ServingStatus) -> None:
     for name, page in PAGES.items():
-        rendering = page.view(ask(snapshot, serving, proxyID="reviews-1"))
+        asked = ask(snapshot, serving, proxyID="reviews-1", object="VirtualService/reviews.default")
+        rendering = page.view(asked)
         assert json.loads(to_json(rendering(), pretty=True)) is not None, name
     assert "/debug/edsz" in names()
 
