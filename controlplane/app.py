@@ -28,6 +28,10 @@ from controlplane.debug.http import http_app, listen, monitoring_app
 from controlplane.debug.metrics import Metrics
 from controlplane.debug.reporter import MetricsReporter
 from controlplane.errors import PylotError
+from controlplane.inject.admission import Injector
+from controlplane.inject.certificate import OwnCertificate, serving_names, ssl_context
+from controlplane.inject.config import load_config
+from controlplane.inject.webhook import InjectionMetrics, keep_certificate, make_webhook_app
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.diff import Change
 from controlplane.model.mesh import MeshConfig
@@ -120,13 +124,34 @@ class App:
                 address = settings.grpc_addr
                 (port,) = await self._server.start(str(Address(address.host or "::", address.port)))
                 self._log.info("app.listening", name="grpc", address=f"{address.host}:{port}")
-            for name, wanted in (
-                ("secure-grpc", settings.secure_grpc_addr),
-                ("https", settings.https_addr),
-            ):
-                if wanted is not None:
-                    self._log.info("app.not_served_yet", name=name, address=str(wanted))
+            if settings.https_addr is not None:
+                await self._webhooks(stack, settings.https_addr)
+            if settings.secure_grpc_addr is not None:
+                self._log.info(
+                    "app.not_served_yet", name="secure-grpc", address=str(settings.secure_grpc_addr)
+                )
             yield
+
+    async def _webhooks(self, stack: contextlib.AsyncExitStack, address: Address) -> None:
+        """Serve the admission webhooks with a certificate of our own making."""
+        settings = self._settings
+        config = load_config(revision=settings.revision)
+        current = OwnCertificate(serving_names(settings.root_namespace, settings.revision))
+        first = current()
+        tls = ssl_context(first)
+        app = make_webhook_app(
+            lambda: Injector(
+                config=config,
+                mesh=self._registry.snapshot.mesh,
+                namespace_labels=self._registry.snapshot.namespaces.get,
+            ),
+            InjectionMetrics(self._metrics.registry),
+        )
+        runner = await listen(app, address.host, address.port, tls=tls)
+        stack.push_async_callback(runner.cleanup)
+        renewal = asyncio.create_task(keep_certificate(tls, current, loaded=first))
+        stack.callback(renewal.cancel)
+        self._log.info("app.listening", name="https", address=_bound(runner, address))
 
     def _publish(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         started = time.perf_counter()

@@ -13,7 +13,19 @@ from typing import Any
 import typer
 
 from controlplane import __version__
-from controlplane.cli import demo, iptables, proxy_config, proxy_status, render, serve, validate
+from controlplane.cli import (
+    demo,
+    inject,
+    iptables,
+    proxy,
+    proxy_config,
+    proxy_status,
+    proxy_wait,
+    render,
+    serve,
+    validate,
+    wait,
+)
 from controlplane.errors import PylotError, UsageError
 
 app = typer.Typer(
@@ -28,11 +40,15 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.command()(render.render)
 app.command()(validate.validate)
+app.command()(wait.wait)
 app.command(name="proxy-status")(proxy_status.proxy_status)
 app.command(name="ps", hidden=True)(proxy_status.proxy_status)
 app.add_typer(proxy_config.app, name="proxy-config")
 app.add_typer(proxy_config.app, name="pc", hidden=True)
 iptables.register(app)
+proxy.register(app)
+app.command()(inject.inject)
+app.command(name="proxy-wait", hidden=True)(proxy_wait.proxy_wait)
 app.command()(demo.demo)
 
 

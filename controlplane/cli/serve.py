@@ -37,9 +37,7 @@ def serve(
     ] = ":15012",
     http_addr: Annotated[str, typer.Option(help="/ready and /debug.")] = ":8080",
     monitoring_addr: Annotated[str, typer.Option(help="/metrics, /version, /debug.")] = ":15014",
-    https_addr: Annotated[
-        str, typer.Option(help="Webhooks; not served before they exist.")
-    ] = ":15017",
+    https_addr: Annotated[str, typer.Option(help="Webhooks: /inject.")] = ":15017",
     domain: Annotated[str, typer.Option(help="DNS domain of the cluster.")] = "cluster.local",
     cluster_id: Annotated[str, typer.Option(help="Name of this cluster.")] = "Kubernetes",
     revision: Annotated[str, typer.Option(help="Revision of this control plane.")] = "default",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -45,7 +46,9 @@ def monitoring_app(context: DebugContext) -> web.Application:
     return app
 
 
-async def listen(app: web.Application, host: str, port: int) -> web.AppRunner:
+async def listen(
+    app: web.Application, host: str, port: int, *, tls: ssl.SSLContext | None = None
+) -> web.AppRunner:
     """Bind and serve; the caller ends it with `cleanup()`. An empty host means all addresses.
 
     Raises OutsideError with the address when it cannot be bound.
@@ -53,7 +56,7 @@ async def listen(app: web.Application, host: str, port: int) -> web.AppRunner:
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host or None, port).start()
+        await web.TCPSite(runner, host or None, port, ssl_context=tls).start()
     except OSError as error:
         await runner.cleanup()
         reason = "already in use" if error.errno == errno.EADDRINUSE else error.strerror
