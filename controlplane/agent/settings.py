@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import yaml
 
 from controlplane.agent.bootstrap import (
     Bootstrap,
@@ -24,17 +23,17 @@ from controlplane.agent.bootstrap import (
 )
 from controlplane.agent.identity import PROXY_ID, Account, Identity
 from controlplane.agent.pod import Pod, locality, node_metadata, service_cluster
+from controlplane.agent.proxy_config import CONFIG_ANNOTATION, effective_config, yaml_object
+from controlplane.agent.values import duration, number, optional_path, truth
 from controlplane.errors import UsageError
-from controlplane.model.base import Duration, FrozenDict, dec_hook
+from controlplane.model.base import Duration, FrozenDict
 from controlplane.model.mesh import ProxyConfig
 from controlplane.model.proxy import ProxyType
 
 SECOND: Final = 1_000_000_000
-CONFIG_ANNOTATION: Final = "proxy.istio.io/config"
 TLS_PORT: Final = 15012
 PLAIN_PORT: Final = 15010
 DRAIN_MINIMUM: Final = Duration(5 * SECOND)
-TRUE: Final = frozenset({"1", "t", "true"})
 
 
 class Flags(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,69 +113,6 @@ class Made(NamedTuple):
 
     settings: AgentSettings
     warnings: tuple[str, ...]
-
-
-def effective_config(
-    mesh_file: str, proxy_config: str, annotation: str
-) -> tuple[dict[str, Any], ProxyConfig]:
-    """Return the ProxyConfig that three YAML texts make together, as written and decoded.
-
-    The later wins field by field; maps are merged. Raises UsageError naming the text.
-    """
-    raw: dict[str, Any] = {}
-    for name, text in (
-        ("the mesh config's defaultConfig", mesh_file),
-        ("PROXY_CONFIG", proxy_config),
-        (f"the annotation {CONFIG_ANNOTATION}", annotation),
-    ):
-        part = yaml_object(text, name)
-        if name.startswith("the mesh"):
-            part = part.get("defaultConfig", {})
-        for key in ("proxyMetadata", "runtimeValues"):
-            if isinstance(part.get(key), dict):
-                part[key] = {k: scalar_text(v) for k, v in part[key].items()}
-        raw = merged(raw, part)
-        try:
-            decoded = msgspec.convert(raw, ProxyConfig, dec_hook=dec_hook)
-        except msgspec.ValidationError as error:
-            raise UsageError(f"{name}: {error}") from None
-    return raw, decoded
-
-
-def yaml_object(text: str, name: str) -> dict[str, Any]:
-    """Return the mapping of a YAML or JSON text, an empty one for no text; raises UsageError."""
-    try:
-        found = yaml.safe_load(text) if text.strip() else {}
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{name} cannot be parsed: {reason}") from None
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise UsageError(f"{name} is not a mapping")
-    return found
-
-
-def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return both mappings as one; inner mappings are merged, all else is replaced."""
-    made = dict(under)
-    for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(made.get(key), Mapping):
-            made[key] = merged(made[key], value)
-        else:
-            made[key] = value
-    return made
-
-
-def scalar_text(value: Any) -> Any:
-    """A YAML scalar as the text that was written, as far as that can be told."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return str(value)
-        case _:
-            return value
 
 
 def make_settings(
@@ -388,35 +324,3 @@ def application_metrics(environment: Mapping[str, str], pod: Pod) -> Application
         port=number(str(said.get("port") or ""), f"{name}: port", default=80),
         path=str(said.get("path") or "/metrics"),
     )
-
-
-def number(text: str, name: str, *, default: int, most: int = 65535) -> int:
-    """Return the number that a text says, `default` for an empty one; raises UsageError."""
-    if not text:
-        return default
-    if not text.isascii() or not text.isdigit() or int(text) > most:
-        raise UsageError(f"{name}: {text!r} is not a number from 0 to {most}")
-    return int(text)
-
-
-def duration(text: str, name: str, *, default: int) -> Duration:
-    """Return the duration that a text says, `default` nanoseconds for none; raises UsageError."""
-    if not text:
-        return Duration(default)
-    try:
-        found = Duration.parse(text)
-    except ValueError as error:
-        raise UsageError(f"{name}: {error}") from None
-    if found < 0:
-        raise UsageError(f"{name}: {text!r} is negative")
-    return found
-
-
-def truth(text: str) -> bool:
-    """Whether a text means yes, as Go reads truth values."""
-    return text.lower() in TRUE
-
-
-def optional_path(text: str) -> Path | None:
-    """The path of a text, None for an empty one."""
-    return Path(text) if text else None

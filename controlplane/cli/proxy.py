@@ -253,7 +253,7 @@ def proxy(
 
     if role not in (ProxyType.SIDECAR, ProxyType.ROUTER):
         raise UsageError(f"a proxy is a sidecar or a router, not {role!r}")
-    configure(log_level(log_output_level), "json" if log_as_json else "console")
+    level = log_level(log_output_level)
     flags = Flags(
         domain=domain,
         config_path=config_path,
@@ -295,6 +295,7 @@ def proxy(
 
     from controlplane.agent.run import run_agent
 
+    configure(level, "json" if log_as_json else "console")
     asyncio.run(run_agent(settings))
 
 
