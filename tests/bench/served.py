@@ -93,6 +93,8 @@ def main(directory: str, mesh_config: str, grpc_port: str, http_port: str) -> No
         grpc_addr=Address("127.0.0.1", int(grpc_port)),
         http_addr=Address("127.0.0.1", int(http_port)),
         monitoring_addr=None,
+        https_addr=None,
+        secure_grpc_addr=None,
     )
     asyncio.run(app.run(settings))
 

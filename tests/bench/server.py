@@ -49,7 +49,7 @@ class Server:
             words += ["controlplane", "serve", "--no-kubernetes", "--config-dir", str(directory)]
             words += ["--mesh-config", str(mesh_config), "--monitoring-addr", ""]
             words += ["--grpc-addr", f"{HOST}:{self.grpc[1]}"]
-            words += ["--http-addr", f"{HOST}:{self._http}"]
+            words += ["--http-addr", f"{HOST}:{self._http}", "--https-addr", ""]
         self.started: Final = time.monotonic()
         self._process: Final = subprocess.Popen(
             words,
