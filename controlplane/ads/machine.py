@@ -148,6 +148,9 @@ class Session:
         wanted, absent = self._wanted(watch)
         if wanted is None:
             return None
+        if watch.refused_whole and wanted.version == watch.refused_whole:
+            return None
+        watch.refused_whole = ""
         content = self._content(watch, wanted)
         before = watch.sent
         fresh = before is None and not watch.initial and not watch.brought
@@ -155,7 +158,8 @@ class Session:
         watch.force &= absent
         if content is None:
             self._hold_what_it_brought(watch, wanted)
-            if watch.error and wanted is watch.based and not watch.unanswered:
+            rejected = watch.error and watch.accepted is not None and not watch.unanswered
+            if rejected and wanted is watch.based:
                 # What was rejected is not wanted any more, and the client never took it.
                 watch.error = ""
                 watch.nonce_acked = watch.nonce_sent
@@ -323,11 +327,13 @@ class Session:
         elif suspects and watch.bisection is not None:
             found = watch.bisection.failed(suspects, now)
             culprits = [found] if found is not None else []
-        elif suspects and (watch.accepted is not None or not self._omission_deletes(watch)):
+        elif suspects and watch.accepted is None and self._omission_deletes(watch):
+            watch.refused_whole = sent.state.version
+        elif suspects:
             watch.bisection = Bisection(suspects, now)
         rejections = [self._record(watch, item, failure) for item in culprits]
         self.recorded += rejections
-        if culprits or watch.bisection is not None:
+        if suspects:
             watch.revert(sent, suspects, self._taken_away(watch, sent))
             watch.dirty = True
         self._shared.reporter.rejected(

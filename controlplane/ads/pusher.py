@@ -143,9 +143,7 @@ class Pusher:
             self._look_for_acceptance(session)
         if session.freed:
             session.freed = False
-            for other in self._streams.values():
-                if other.session.on_rejections():
-                    other.wake()
+            self._look_again()
         return effect
 
     def take(self, stream: Stream) -> Send | None:
@@ -180,6 +178,11 @@ class Pusher:
                 changed = True
         return stream.state.retire(now) or changed
 
+    def _look_again(self) -> None:
+        for other in self._streams.values():
+            if other.session.on_rejections():
+                other.wake()
+
     def _look_for_acceptance(self, session: Session) -> None:
         """A content that some Envoy of the build is using is not withheld from others.
 
@@ -199,6 +202,9 @@ class Pusher:
                 ):
                     rejection.accepted = True
                     break
+            else:
+                # Whoever could not be told anything because of it can be now.
+                self._look_again()
 
     # --- snapshots ------------------------------------------------------------------------
 
@@ -325,6 +331,10 @@ class Pusher:
                 name = collection.kind.name
                 sizes[name] = sizes.get(name, 0) + collection.assembled_size
         return sizes
+
+    def streams(self) -> tuple[Stream, ...]:
+        """Return the live streams in the order in which they came."""
+        return tuple(self._streams.values())
 
     def stream_count(self) -> int:
         """Return how many streams are live."""

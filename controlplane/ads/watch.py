@@ -49,8 +49,8 @@ class Watch:
     __slots__ = (
         "accepted", "based", "bisection", "brought", "dirty", "error", "force", "fresh",
         "hold_until", "info", "initial", "last_sequence", "named", "names", "nonce_acked",
-        "nonce_sent", "owed", "push", "retried", "sent", "time_acked", "time_sent", "unanswered",
-        "version_acked", "version_sent", "wildcard",
+        "nonce_sent", "owed", "push", "refused_whole", "retried", "sent", "time_acked",
+        "time_sent", "unanswered", "version_acked", "version_sent", "wildcard",
     )  # fmt: skip
 
     def __init__(self, info: TypeInfo, names: NameSet, *, wildcard: bool) -> None:
@@ -68,6 +68,7 @@ class Watch:
         self.initial: Mapping[str, str] = {}  # what a delta client brought along
         self.bisection: Bisection | None = None
         self.retried = False  # whether everything was sent once more after a rejection
+        self.refused_whole = ""  # the version that a client which brought others along rejected
         self.hold_until: float | None = None
         self.unanswered: deque[Sent] = deque(maxlen=_HISTORY)
         self.last_sequence = -1

@@ -201,6 +201,7 @@ async def test_d10_clusters_and_listeners_are_full_state() -> None:
     async with serving(WORLD) as mesh, mesh.sotw() as envoy:
         await envoy.asks_and_accepts(CDS)
         await envoy.asks_and_accepts(LDS)
+        await mesh.until(lambda: all(item.session.settled() for item in mesh.pusher.streams()))
         mesh.becomes(clusters={"ratings": 1}, listeners={"90": 1, "95": 1})
         assert (await envoy.hears(CDS)).names == (RATINGS,)
         assert (await envoy.hears(LDS)).names == ("90", "95")

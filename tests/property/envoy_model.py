@@ -120,7 +120,9 @@ class Envoy:
                 self.newly_named += [
                     (name, cluster)
                     for cluster in sorted(lacking)
-                    if cluster not in self.held[CDS.url] and cluster in shown
+                    if cluster not in self.held[CDS.url]
+                    and cluster in shown
+                    and b"broken" not in shown[cluster].body
                 ]
         before = dict(held)
         if not self.delta and info.complete:

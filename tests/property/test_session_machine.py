@@ -269,5 +269,6 @@ TestEngine.settings = settings(
     max_examples=60 * SOAK,
     stateful_step_count=40,
     deadline=None,
+    report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
