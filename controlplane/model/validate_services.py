@@ -29,6 +29,9 @@ from controlplane.model.values import (
 _SECURE: Final = frozenset({"HTTPS", "TLS"})
 _PLAIN: Final = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB", "TCP", "MONGO", "MYSQL", "REDIS"})
 _UNIX: Final = "unix://"
+# Linux's sun_path holds 108 bytes with the end mark. Envoy refuses a longer one, and with it the
+# load assignments of every other cluster in the same response.
+_LONGEST_UNIX_PATH: Final = 107
 
 
 def gateway(spec: GatewaySpec) -> Iterator[Finding]:
@@ -203,8 +206,11 @@ def _workload(path: Path, spec: WorkloadEntrySpec, *, names: bool) -> Iterator[F
         if not spec.network:
             yield error(at, "is required")
     elif address.startswith(_UNIX):
-        if not address.removeprefix(_UNIX).startswith(("/", "@")):
+        socket = address.removeprefix(_UNIX)
+        if not socket.startswith(("/", "@")):
             yield error(at, f"{address!r} is not an absolute path")
+        if len(socket.encode()) > _LONGEST_UNIX_PATH:
+            yield error(at, f"a unix socket's path may have {_LONGEST_UNIX_PATH} bytes at most")
         if spec.ports:
             yield error((*path, "ports"), "must be empty with a unix address")
     elif not is_ip(address) and not (names and is_host(address)):
