@@ -103,6 +103,10 @@ class Metrics:
         self._expired = self._counter(
             "pilot_xds_expired_nonce", "Requests that answered an older response.", "type"
         )
+        # istiod has none: it does not notice a cluster that never gets warm.
+        self._warming = self._counter(
+            "pylot_xds_warming_timeouts", "Clusters that a proxy did not acknowledge in 5 s."
+        )
         self._internal = self._counter(
             "pilot_total_xds_internal_errors", "Errors of ours while serving."
         )
@@ -183,6 +187,10 @@ class Metrics:
     def expired_nonce(self, type_url: str) -> None:
         """A request answered a response that is not the newest."""
         self._expired.labels(type=short_type(type_url)).inc()
+
+    def warming(self, clusters: int) -> None:
+        """So many clusters were not acknowledged in time, probably because they warm."""
+        self._warming.inc(clusters)
 
     def internal_error(self) -> None:
         """Serving failed by a mistake of ours."""

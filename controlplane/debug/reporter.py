@@ -56,6 +56,10 @@ class MetricsReporter(Reporter):
         """Count the late answer."""
         self._metrics.expired_nonce(info.url)
 
+    def warming(self, connection: str, clusters: Sequence[str]) -> None:
+        """Count the clusters that are late."""
+        self._metrics.warming(len(clusters))
+
     def published(self, *, push: int, classes: int, streams: int, reason: str) -> None:
         """Count the push."""
         self._metrics.triggered(reason)

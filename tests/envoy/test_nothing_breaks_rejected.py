@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import typer
+from typer.testing import CliRunner
 
+from controlplane.cli.wait import wait
 from tests.envoy.chaos_support import (
     SECONDS,
     ChaosMesh,
@@ -32,16 +35,18 @@ pytestmark = [
     pytest.mark.timeout(180),
 ]
 
+wait_app = typer.Typer()
+wait_app.command()(wait)
 numbers = itertools.count(1)
 
 
-def unknown_command() -> tuple[dict[str, Any], str]:
-    """Headers that nobody but an Envoy of that version can judge, and what it says to them.
+def too_large() -> tuple[list[dict[str, Any]], str]:
+    """A match by a regular expression that only RE2 can judge, and what an Envoy says to it.
 
     Each is another, because what was rejected once is not sent again.
     """
-    name = f"NO_SUCH_COMMAND_{next(numbers)}"
-    return {"request": {"set": {"x-a": f"%{name}%"}}}, f"Not supported field in StreamInfo: {name}"
+    regex = "\\pN{1000}" * 40 + f"x{next(numbers)}"
+    return [{"uri": {"regex": regex}}], f"regex '{regex}"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -136,13 +141,21 @@ async def pylot(mesh: ChaosMesh, *words: str) -> tuple[int, str]:
     return process.returncode or 0, output.decode()
 
 
+async def waited(mesh: ChaosMesh, target: str, limit: str = "20s") -> tuple[int, str]:
+    """Run `pylot wait`; its exit code and output."""
+    url = f"http://{mesh.bed.layout.http}"
+    words = [target, "--timeout", limit, "--control-plane", url]
+    result = await asyncio.to_thread(CliRunner().invoke, wait_app, words)
+    return result.exit_code, result.output
+
+
 async def test_a_rejected_object_comes_and_goes(mesh: ChaosMesh) -> None:
     rejected = await metric(mesh, "pilot_total_xds_rejects")
     async with mesh.load():
         for number in rounds():
             port = mesh.port if number % 2 else mesh.other_port
-            headers, _ = unknown_command()
-            mesh.write("victim.yaml", *victim(mesh, port, headers=headers))
+            match, _ = too_large()
+            mesh.write("victim.yaml", *victim(mesh, port, match=match))
             await asyncio.sleep(random.uniform(0.1, 1.0))
             mesh.write("victim.yaml")
             await asyncio.sleep(random.uniform(0.1, 0.5))
@@ -160,8 +173,8 @@ async def test_a_rejected_object_comes_and_goes_while_a_cluster_warms(mesh: Chao
                 service(name, mesh.port),
                 endpoint_slice(name, mesh.addresses[5:6], mesh.port),
             )
-            headers, _ = unknown_command()
-            mesh.write("victim.yaml", *victim(mesh, mesh.port, headers=headers))
+            match, _ = too_large()
+            mesh.write("victim.yaml", *victim(mesh, mesh.port, match=match))
             await asyncio.sleep(random.uniform(0.3, 1.0))
             mesh.write("victim.yaml")
             await asyncio.sleep(random.uniform(0.1, 0.5))
@@ -173,8 +186,8 @@ async def test_a_rejected_object_comes_and_goes_while_a_cluster_warms(mesh: Chao
 
 async def test_a_rejection_is_shown_everywhere_and_lifted_when_mended(mesh: ChaosMesh) -> None:
     before = await metric(mesh, "pilot_total_xds_rejects")
-    headers, message = unknown_command()
-    mesh.write("victim.yaml", *victim(mesh, mesh.other_port, headers=headers))
+    match, message = too_large()
+    mesh.write("victim.yaml", *victim(mesh, mesh.other_port, match=match))
     for rejection in await is_rejected(mesh):
         assert "VirtualService default/victim" in rejection["objects"]
         assert rejection["type"] == "RDS"
@@ -190,11 +203,16 @@ async def test_a_rejection_is_shown_everywhere_and_lifted_when_mended(mesh: Chao
     assert "made by" in shown
     assert "VirtualService default/victim" in shown
     assert message in shown
+    code, shown = await waited(mesh, "virtualservice/victim")
+    assert code == 1
+    assert "was rejected" in shown
+    assert message in shown
     await still(mesh)
     mesh.write("victim.yaml", *victim(mesh, mesh.other_port))
     await eventually(lambda: rejections(mesh), lambda found: not found, what="no rejection")
     await synced(mesh)
     assert not [item for item in await mesh.bed.findings() if item["code"] == "RejectedByEnvoy"]
+    assert (await waited(mesh, "virtualservice/victim"))[0] == 0
 
 
 async def still(mesh: ChaosMesh) -> None:
@@ -205,8 +223,8 @@ async def still(mesh: ChaosMesh) -> None:
 
 
 async def test_everything_else_moves_on_beside_a_rejected_object(mesh: ChaosMesh) -> None:
-    headers, message = unknown_command()
-    mesh.write("victim.yaml", *victim(mesh, mesh.other_port, headers=headers))
+    match, _ = too_large()
+    mesh.write("victim.yaml", *victim(mesh, mesh.other_port, match=match))
     await is_rejected(mesh)
     mesh.route(
         {"host": "fresh"},
@@ -226,3 +244,54 @@ async def test_everything_else_moves_on_beside_a_rejected_object(mesh: ChaosMesh
     async with mesh.load() as (inside, _):
         await asyncio.sleep(1)
     assert set(inside.seen) == {"backend-5"}
+
+
+async def test_wait_ends_when_every_envoy_runs_the_object(mesh: ChaosMesh) -> None:
+    for number in range(8):
+        name = f"awaited-{number}"
+        mesh.route(
+            {"host": name},
+            service(name, mesh.port),
+            endpoint_slice(name, mesh.addresses[5:6], mesh.port),
+        )
+        for target in ("vs/front", f"Service/{name}.default"):
+            code, shown = await waited(mesh, target)
+            assert code == 0, shown
+            assert "acknowledged by 4 proxies" in shown
+        for envoy in mesh.bed.envoys.values():
+            assert f"||{name}." in json.dumps(
+                await envoy.admin.config_dump("dynamic_route_configs")
+            )
+    newest = (await mesh.bed.debug("journal", object="VirtualService/front.default"))[0]
+    assert {"type", "name", "old", "new"} == set(newest["resources"][0])
+    assert newest["objects"][-1]["source"].startswith("/")
+    assert len(newest["proxies"]) == 4
+    assert all(proxy["ackSeconds"] < 5 for proxy in newest["proxies"])
+
+
+async def test_a_cluster_that_warms_too_long_is_named(mesh: ChaosMesh) -> None:
+    assert mesh.interposer is not None
+    before = await metric(mesh, "pylot_xds_warming_timeouts")
+    mesh.interposer.keep_back_endpoints("||frozen")
+    mesh.route(
+        {"host": "frozen"},
+        service("frozen", mesh.port),
+        endpoint_slice("frozen", mesh.addresses[5:6], mesh.port),
+    )
+    code, shown = await waited(mesh, "vs/front", "1s")
+    assert code == 1
+    assert "has not acknowledged" in shown
+    assert "bookinfo.default" in shown
+
+    async def log() -> list[str]:
+        return [
+            line
+            for line in mesh.bed.log.splitlines()
+            if "ads.warming" in line and "||frozen" in line
+        ]
+
+    started = time.monotonic()
+    lines = await eventually(log, lambda found: len(found) >= 4, seconds=10, what="a warning")
+    assert 2 < time.monotonic() - started < 8
+    assert all(f"outbound|{mesh.port}||frozen.default.svc" in line for line in lines)
+    assert await metric(mesh, "pylot_xds_warming_timeouts") == before + 4
