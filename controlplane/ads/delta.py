@@ -138,11 +138,13 @@ class DeltaSession(Session):
                 name for name in names if watch.initial.get(name) != wanted.by_name[name].version
             )
         if watch.info.complete:
-            removed.update(difference.removed)
-            removed.update(name for name in watch.initial if name not in wanted.by_name)
-            removed.update(name for name in watch.force if name not in wanted.by_name)
+            # What exists and is merely kept back is not taken away: an older one may be in use.
+            known = watch.based.by_name if watch.based is not None else wanted.by_name
+            removed.update(name for name in difference.removed if name not in known)
+            removed.update(name for name in watch.initial if name not in known)
+            removed.update(name for name in watch.force if name not in known)
             if watch.sent is None:
-                removed.update(name for name in watch.names.names if name not in wanted.by_name)
+                removed.update(name for name in watch.names.names if name not in known)
         if watch.force:
             names |= watch.force & wanted.by_name.keys()
         if names or removed:

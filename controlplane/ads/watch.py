@@ -135,6 +135,12 @@ class Watch:
         `removed` are the names that the response took away. When newer responses are under way,
         only what is still as in the rejected one is undone.
         """
+        if suspects and not self.info.complete:
+            # What came along though it was known is still waited for.
+            self.force.update(
+                {item.name for item in rejected.content.resources}.intersection(self.names.names)
+                - {item.name for item in suspects}
+            )
         accepted = self.accepted
         if accepted is None:
             accepted = Collection(self.info.kind, {})
@@ -159,3 +165,5 @@ class Watch:
         """The client dropped everything but these names."""
         if self.sent is not None:
             self.sent = self.sent.restrict(names)
+        if self.accepted is not None:
+            self.accepted = self.accepted.restrict(names)
