@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -52,13 +53,22 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--services", type=int, default=Size().services)
     parser.add_argument("--sidecars", type=int, default=Size().sidecars)
     parser.add_argument("--classes", type=int, default=Size().classes)
+    parser.add_argument("--ports", type=int, default=Size().ports, help="distinct service ports")
+    parser.add_argument("--log-level", help="what the server logs (default: info)")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a mark is missed")
     chosen = parser.parse_args(arguments)
     unknown = [name for name in chosen.scenario if name not in SCENARIOS]
     if unknown:
         parser.error(f"there is no scenario {unknown[0]!r}; known are {', '.join(SCENARIOS)}")
     _allow_many_sockets()
-    size = Size(services=chosen.services, sidecars=chosen.sidecars, classes=chosen.classes)
+    if chosen.log_level:
+        os.environ["PYLOT_LOG_LEVEL"] = chosen.log_level
+    size = Size(
+        services=chosen.services,
+        sidecars=chosen.sidecars,
+        classes=chosen.classes,
+        ports=chosen.ports,
+    )
     names = chosen.scenario or [name for name in SCENARIOS if name != "growth"]
     report = Report(rows=[], quick=chosen.quick)
     try:

@@ -28,6 +28,7 @@ class Size(NamedTuple):
     rules: int = 200
     sidecars: int = 1000
     classes: int = 20
+    ports: int = 1  # distinct service ports: as many route configurations
 
     @property
     def mesh(self) -> dict[str, int]:
@@ -37,6 +38,7 @@ class Size(NamedTuple):
             "endpoints": self.endpoints,
             "namespaces": self.namespaces,
             "rules": self.rules,
+            "ports": self.ports,
         }
 
 

@@ -10,6 +10,7 @@ both moments come from the same clock as the sidecars', CLOCK_MONOTONIC.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Final
 import msgspec
 
 from controlplane import app
-from controlplane.logs import configure
+from controlplane.logs import LogLevel, configure
 from controlplane.model.meta import Provenance
 from controlplane.settings import Address, Settings
 from controlplane.sources.base import Deliver, Delta, Source
@@ -79,7 +80,7 @@ class LineSource:
 
 def main(directory: str, mesh_config: str, grpc_port: str, http_port: str) -> None:
     """Serve until the parent ends the process."""
-    configure("info", "console")
+    configure(msgspec.convert(os.environ.get("PYLOT_LOG_LEVEL", "info"), LogLevel), "console")
     from_settings = app._sources
 
     def sources(settings: Settings) -> tuple[Source, ...]:

@@ -15,7 +15,12 @@ DOMAIN = "cluster.local"
 
 
 def documents(
-    *, services: int = 1000, endpoints: int = 10, namespaces: int = 20, rules: int = 200
+    *,
+    services: int = 1000,
+    endpoints: int = 10,
+    namespaces: int = 20,
+    rules: int = 200,
+    ports: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """Yield Kubernetes and Istio objects as JSON data: Services with an EndpointSlice each, and
     `rules` VirtualServices and DestinationRules with two subsets."""
@@ -29,7 +34,7 @@ def documents(
             "spec": {
                 "clusterIP": f"10.{96 + number // 65025}.{number // 255 % 255}.{number % 255 + 1}",
                 "selector": {"app": name},
-                "ports": [{"name": "http", "port": 9080, "targetPort": 9080}],
+                "ports": [{"name": "http", "port": 9080 + number % ports, "targetPort": 9080}],
             },
         }
         yield endpoint_slice(number, endpoints=endpoints, namespaces=namespaces)
