@@ -8,6 +8,8 @@ Easy to break: Envoy itself reconnects and goes on with what it has; this only l
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import time
 from typing import Final
 
@@ -71,6 +73,13 @@ async def reason_of(address: EnvoyAddress) -> str:
     except TimeoutError:
         return f"it does not answer within {SECONDS_TO_CONNECT:g} s"
     except OSError as error:
-        return error.strerror or str(error)
+        return what_failed(error)
     writer.close()
     return "it can be reached, but does not answer Envoy: it is starting, or not a control plane"
+
+
+def what_failed(error: OSError) -> str:
+    """The system's words for a failed connection, without Python's around them."""
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
