@@ -7,7 +7,9 @@ Easy to break: everything that comes from files or proxies is text of others; it
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -105,14 +107,31 @@ def addresses(mesh: DemoMesh) -> list[tuple[str, str]]:
     ]
 
 
-def suggestions(mesh: DemoMesh) -> list[str]:
-    """What to do next, as commands that can be copied."""
+def suggestions(mesh: DemoMesh) -> list[tuple[str, str]]:
+    """What to do next: what will be seen, and the command to copy."""
     networking = mesh.bookinfo / "networking"
+    reviews, ratings = mesh.live / "reviews.yaml", mesh.live / "ratings.yaml"
     return [
-        f"cp {networking}/virtual-service-reviews-v3.yaml {mesh.live}/reviews.yaml",
-        f"cp {networking}/virtual-service-reviews-test-v2.yaml {mesh.live}/reviews.yaml",
-        f"cp {networking}/virtual-service-ratings-test-abort.yaml {mesh.live}/ratings.yaml",
-        f"rm -f {mesh.live}/reviews.yaml {mesh.live}/ratings.yaml",
+        ("red stars for everybody", f"cp {networking}/virtual-service-reviews-v3.yaml {reviews}"),
+        (
+            "black stars for jason only (sign in on the page)",
+            f"cp {networking}/virtual-service-reviews-test-v2.yaml {reviews}",
+        ),
+        (
+            "ratings that fail, for jason only",
+            f"cp {networking}/virtual-service-ratings-test-abort.yaml {ratings}",
+        ),
+        ("back to the beginning", f"rm -f {reviews} {ratings}"),
+    ]
+
+
+def looks_inside(mesh: DemoMesh) -> list[str]:
+    """Commands that show what the proxies run."""
+    pylot = Path(sys.executable).with_name("pylot")
+    command = str(pylot.relative_to(Path.cwd()) if pylot.is_relative_to(Path.cwd()) else pylot)
+    return [
+        f"{command} proxy-status --control-plane http://{mesh.layout.http}",
+        f"{command} proxy-config route --admin http://{mesh.layout.sidecar_admin}",
     ]
 
 

@@ -23,7 +23,14 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from controlplane.demo.display import Situation, addresses, live_view, situation_of, suggestions
+from controlplane.demo.display import (
+    Situation,
+    addresses,
+    live_view,
+    looks_inside,
+    situation_of,
+    suggestions,
+)
 from controlplane.demo.exercises import EXERCISES, judge
 from controlplane.demo.layout import Layout
 from controlplane.demo.mesh import DemoMesh
@@ -93,8 +100,10 @@ async def show(mesh: DemoMesh, console: Console) -> bool:
     for what, where in addresses(mesh):
         say(console, f"  {what:<14} {where}")
     say(console, "", "The files are watched. Try one, and load the page again:")
-    say(console, *(f"  {command}" for command in suggestions(mesh)))
-    say(console, f"More of them: {mesh.bookinfo / 'README.md'}", "")
+    for seen, command in suggestions(mesh):
+        say(console, f"  {seen}:", f"    {command}")
+    say(console, f"More of them: {mesh.bookinfo / 'README.md'}", "", "Look inside:")
+    say(console, *(f"  {command}" for command in looks_inside(mesh)), "")
     viewing = asyncio.ensure_future(
         view_live(mesh, console) if console.is_terminal else view_lines(mesh, console)
     )
