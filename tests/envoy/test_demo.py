@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,7 @@ def test_the_demo_serves_the_page_and_leaves_no_process(number: signal.Signals) 
             assert time.monotonic() < deadline, f"still running: {left}"
             time.sleep(0.02)
         assert live.exists() == (number is signal.SIGKILL)
+        shutil.rmtree(live.parent, ignore_errors=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -114,7 +116,7 @@ def test_files_of_the_user_outlive_the_demo() -> None:
         assert process.wait(timeout=PATIENCE) == 0
     assert own.read_text() == "# nothing yet\n"
     assert live.is_relative_to(kept)
-    own.unlink()
+    shutil.rmtree(kept)
 
 
 def test_the_demo_checks_the_classic_exercises() -> None:

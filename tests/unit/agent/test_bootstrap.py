@@ -19,7 +19,6 @@ from controlplane.errors import UsageError
 from controlplane.model.base import freeze
 from controlplane.model.proxy import ProxyType, make_proxy
 
-
 XDS = SocketAddress(host="127.0.0.1", port=15010)
 
 
