@@ -139,12 +139,10 @@ class DeltaSession(Session):
             )
         if watch.info.complete:
             # What exists and is merely kept back is not taken away: an older one may be in use.
-            known = watch.based.by_name if watch.based is not None else wanted.by_name
-            removed.update(name for name in difference.removed if name not in known)
-            removed.update(name for name in watch.initial if name not in known)
-            removed.update(name for name in watch.force if name not in known)
+            gone = {*difference.removed, *watch.initial, *watch.force}
             if watch.sent is None:
-                removed.update(name for name in watch.names.names if name not in known)
+                gone |= watch.names.names
+            removed.update(name for name in gone if not watch.shows(name))
         if watch.force:
             names |= watch.force & wanted.by_name.keys()
         if names or removed:

@@ -182,7 +182,13 @@ class Session:
         watch.nonce_sent, watch.version_sent, watch.time_sent = nonce, version, now
         if watch.info is CDS:
             self._follow_clusters(watch, content, before=before, fresh=fresh, now=now)
-        watch.initial = {}
+        if watch.initial:
+            # Of what is kept back the client may hold an older one; it is not forgotten.
+            watch.initial = {
+                name: version
+                for name, version in watch.initial.items()
+                if name not in wanted.by_name and watch.shows(name)
+            }
         watch.push = 0
         send = Send(
             watch.info.url,
@@ -376,7 +382,7 @@ class Session:
 
     def _hold_what_it_brought(self, watch: Watch, wanted: Collection) -> None:
         """The client said that it holds exactly this: nothing is sent, nothing is unanswered."""
-        if not watch.initial:
+        if not watch.initial or wanted is not watch.based:
             return
         watch.initial = {}
         watch.owed = False

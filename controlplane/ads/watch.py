@@ -87,6 +87,10 @@ class Watch:
         """The subscribed names, None for everything."""
         return None if self.wildcard else self.names
 
+    def shows(self, name: str) -> bool:
+        """Whether a resource of that name exists, kept back or not."""
+        return self.based is not None and name in self.based.by_name
+
     def has_accepted(self, resource: Resource) -> bool:
         """Whether the client is known to hold exactly this resource."""
         if self.accepted is None:

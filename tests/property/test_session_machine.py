@@ -208,7 +208,17 @@ class Engine(RuleBasedStateMachine):
             if not deadlines:
                 return
             self.now = max(self.now, min(deadlines)) + 0.001
-        raise AssertionError("something waits for ever")
+        raise AssertionError(f"something waits for ever: {self._waits()}")
+
+    def _waits(self) -> list[str]:
+        return [
+            f"{envoy.proxy.id} {watch.info.short} held until {watch.hold_until}, "
+            f"bisection {watch.bisection and watch.bisection.wakes_at}, "
+            f"class {envoy.stream.state.retained.keys()}, own {envoy.stream.retained.keys()}"
+            for envoy in self.envoys
+            if envoy.stream is not None
+            for watch in envoy.stream.session.watches.values()
+        ]
 
     def _compare(self, envoy: Envoy) -> None:
         assert envoy.stream is not None
