@@ -1,7 +1,7 @@
-"""Plots of a report as SVG: how things grow with the number of sidecars.
+"""Pictures and a table of reports: how things grow with the number of sidecars, and the marks.
 
-Run as `python -m tests.bench.plot REPORT.json DIRECTORY`; the pictures in docs/benchmarks are made
-by it. Both axes are logarithmic: a cost per sidecar is a straight line. Written by hand because a
+Run as `python -m tests.bench.plot REPORT.json... DIRECTORY`; the pictures and results.md in
+docs/benchmarks are made by it. Both axes are logarithmic: a cost per sidecar is a straight line. Written by hand because a
 plotting library is a large dependency for a few polylines.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.bench.report import Row, read_report
+from tests.bench.report import Row, markdown, read_report
 
 Series = Mapping[str, list[tuple[float, float]]]
 
@@ -105,9 +105,11 @@ def series(rows: Iterable[Row], value: Callable[[Row], float | None]) -> Series:
     return lines
 
 
-def main(report: str, directory: str) -> None:
-    """Write the pictures of a report."""
-    rows = read_report(Path(report)).rows
+def main(*words: str) -> None:
+    """Write the pictures of reports, and the table of the rows that have marks."""
+    *files, directory = words
+    reports = [read_report(Path(file)) for file in files]
+    rows = [row for report in reports for row in report.rows]
     pictures: tuple[tuple[str, str, str, Callable[[Row], float | None]], ...] = (
         ("latency", "From change to last acknowledgement", "ms", lambda row: row.value * 1e3),
         ("cpu", "CPU time of the server", "s", lambda row: row.cpu),
@@ -115,9 +117,15 @@ def main(report: str, directory: str) -> None:
     )
     for name, title, unit, value in pictures:
         lines = series(rows, value)
-        if not lines:
-            raise SystemExit(f"{report} holds no growth: run `python -m tests.bench growth`")
-        (Path(directory) / f"{name}.svg").write_text(draw(title, unit, lines))
+        if lines:
+            (Path(directory) / f"{name}.svg").write_text(draw(title, unit, lines))
+    tables = [
+        markdown(report)
+        for report in reports
+        if any(not row.scenario.startswith("growth ") for row in report.rows)
+    ]
+    if tables:
+        (Path(directory) / "results.md").write_text("# Results\n\n" + "\n".join(tables))
 
 
 if __name__ == "__main__":

@@ -122,6 +122,23 @@ def print_table(rows: Sequence[Row]) -> None:
         )
 
 
+def markdown(report: Report) -> str:
+    """Return the rows that are no part of a curve as a table for people."""
+    header = _COLUMNS.split("|")
+    lines = [
+        f"Measured on {time.strftime('%Y-%m-%d', time.gmtime(report.started))}: "
+        f"{report.cores} cores shared by server and sidecars, Python {report.python}"
+        f"{', short runs' if report.quick else ''}. "
+        "`load` is the machine's load average at the end of the row's run.",
+        "",
+        "| " + " | ".join(header) + " |",
+        "|" + " --- |" * len(header),
+    ]
+    rows = (row for row in report.rows if not row.scenario.startswith("growth "))
+    lines += ("| " + " | ".join(_cells(row)) + " |" for row in rows)
+    return "\n".join(lines) + "\n"
+
+
 def progress(text: str) -> None:
     """Say on standard error what is going on."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
