@@ -1,8 +1,8 @@
 """Pictures and a table of reports: how things grow with the number of sidecars, and the marks.
 
 Run as `python -m tests.bench.plot REPORT.json... DIRECTORY`; the pictures and results.md in
-docs/benchmarks are made by it. Both axes are logarithmic: a cost per sidecar is a straight line. Written by hand because a
-plotting library is a large dependency for a few polylines.
+docs/benchmarks are made by it. Both axes are logarithmic: a cost per sidecar is a straight line.
+Written by hand because a plotting library is a large dependency for a few polylines.
 """
 
 from __future__ import annotations

@@ -1,0 +1,139 @@
+"""The benchmark itself: what it sends is understood, what it reads is right, and it runs."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+
+import pytest
+from envoy.service.discovery.v3 import discovery_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.bench.bed import Size, bed
+from tests.bench.fleet import Sample
+from tests.bench.http2 import FRAME_SIZE, HEAD, Connection, frame
+from tests.bench.messages import CDS, EDS, RDS, URLS, Delta, Head, Sotw, node, read_head, read_whole
+from tests.bench.plot import draw
+from tests.bench.pushes import everything, finished
+from tests.bench.report import Row
+
+DATA = 0
+HEADER = Head("version-1", EDS, "nonce-1")
+
+
+def received(stream: bytes, cuts: list[int], *, whole: bool) -> list[tuple[bytes, int]]:
+    """What a connection hands over when the bytes come in these pieces."""
+    found: list[tuple[bytes, int]] = []
+    connection = Connection(b"", lambda _head, _size: whole, lambda d, n: found.append((d, n)))
+    places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
+    for start, end in itertools.pairwise(places):
+        connection.receive(memoryview(stream)[start:end])
+    return found
+
+
+@given(
+    messages=st.lists(st.binary(max_size=3 * HEAD), max_size=5),
+    cuts=st.lists(st.integers(min_value=0), max_size=12),
+    size=st.integers(min_value=1, max_value=FRAME_SIZE),
+    whole=st.booleans(),
+)
+def test_messages_do_not_depend_on_how_bytes_arrive(
+    messages: list[bytes], cuts: list[int], size: int, whole: bool
+) -> None:
+    body = b"".join(struct.pack(">BI", 0, len(item)) + item for item in messages)
+    frames = [frame(DATA, 0, 1, body[at : at + size]) for at in range(0, len(body), size)]
+    # A ping in between must not disturb.
+    stream = frame(6, 0, 0, bytes(8)).join([b"", *frames])
+    found = received(stream, cuts, whole=whole)
+    assert [size for _, size in found] == [len(item) for item in messages]
+    for (data, _), item in zip(found, messages, strict=True):
+        assert data == (item if whole else item[:HEAD])
+
+
+def test_a_ping_is_answered() -> None:
+    connection = Connection(b"", lambda _head, _size: False, lambda _data, _size: None)
+    connection.receive(memoryview(frame(6, 0, 0, b"12345678")))
+    assert bytes(connection.outgoing) == frame(6, 1, 0, b"12345678")
+
+
+def test_requests_wait_for_the_window_of_the_server() -> None:
+    connection = Connection(b"", lambda _head, _size: False, lambda _data, _size: None)
+    connection.send(bytes(100_000))
+    before = len(connection.outgoing)
+    assert before < 66_000
+    grant = struct.pack(">I", 100_000)
+    connection.receive(memoryview(frame(8, 0, 0, grant) + frame(8, 0, 1, grant)))
+    assert len(connection.outgoing) > 100_000
+
+
+def test_a_state_of_the_world_request_says_what_an_envoy_says() -> None:
+    sidecar = node(7, namespace="ns-1", labels={"app": "a"}, extensions=b"")
+    names = Sotw.name_list(["b", "a"])
+    data = Sotw.node(sidecar) + Sotw.request(EDS, names=names, head=HEADER)
+    request = discovery_pb2.DiscoveryRequest.FromString(data)
+    assert request.node.id == "sidecar~172.16.0.8~pod-7.ns-1~ns-1.svc.cluster.local"
+    assert request.node.metadata["LABELS"]["app"] == "a"
+    assert request.type_url == URLS[EDS]
+    assert list(request.resource_names) == ["a", "b"]
+    assert (request.version_info, request.response_nonce) == ("version-1", "nonce-1")
+    assert not request.HasField("error_detail")
+
+
+def test_a_rejection_carries_its_error_and_no_version() -> None:
+    sotw = discovery_pb2.DiscoveryRequest.FromString(
+        Sotw.request(CDS, names=b"", head=HEADER, error="no")
+    )
+    assert (sotw.error_detail.message, sotw.version_info) == ("no", "")
+    delta = discovery_pb2.DeltaDiscoveryRequest.FromString(
+        Delta.request(CDS, names=Delta.name_list(["a"], ["b"]), head=HEADER, error="no")
+    )
+    assert delta.error_detail.message == "no"
+    assert delta.response_nonce == "nonce-1"
+    assert list(delta.resource_names_subscribe) == ["a"]
+    assert list(delta.resource_names_unsubscribe) == ["b"]
+
+
+def test_the_head_of_a_response_is_read_without_its_resources() -> None:
+    response = discovery_pb2.DiscoveryResponse(version_info="v", type_url=URLS[RDS], nonce="n" * 30)
+    assert read_head(response.SerializeToString()) == Head("v", RDS, "n" * 30)
+    response.resources.add(type_url=URLS[RDS], value=b"x" * 500)
+    # protobuf puts the resources before the type: only the whole can be read then.
+    data = response.SerializeToString()
+    assert read_head(data[:HEAD]) is None
+    assert read_whole(data[: len(data)], delta=False)[0] == Head("v", RDS, "n" * 30)
+
+
+def test_a_sidecar_is_done_with_its_last_type() -> None:
+    def sample(time: float, sidecar: int, kind: str) -> Sample:
+        return Sample(time, sidecar, kind, "v", 1, frozenset())
+
+    samples = [sample(9, 1, EDS), sample(11, 1, EDS), sample(12, 1, RDS), sample(13, 1, RDS)]
+    assert finished([*samples, sample(14, 2, EDS)], (EDS, RDS), 10.0) == [2.0, 4.0]
+    assert finished(samples, (EDS,), 10.0) == [1.0]
+
+
+def test_a_picture_holds_every_series() -> None:
+    picture = draw("Title", "ms", {"a, delta": [(100, 1), (1000, 10)], "a, sotw": [(100, 2)]})
+    assert picture.count("<polyline") == 2
+    assert picture.count("<circle") == 3
+    assert "a, sotw" in picture
+
+
+def test_a_ratio_above_one_misses_the_mark() -> None:
+    assert Row(scenario="x", measure="y", unit="s", value=3.0, mark=2.0).ratio == 1.5
+    assert Row(scenario="x", measure="y", unit="s", value=3.0).ratio is None
+
+
+@pytest.mark.parametrize(
+    ("protocol", "chosen"), [("sotw", ("connect", "route")), ("delta", ("endpoint", "full"))]
+)
+def test_a_small_mesh_can_be_measured(protocol: str, chosen: tuple[str, ...]) -> None:
+    # `endpoint` moves services from 300 on, `route` the sixth.
+    size = Size(services=420, endpoints=2, namespaces=2, rules=10, sidecars=4, classes=2)
+    rows: list[Row] = []
+    with bed(size, protocol) as made:
+        everything(rows, made, chosen, quick=True)
+    latencies = [row for row in rows if row.unit == "s"]
+    assert tuple(row.scenario for row in latencies) == chosen
+    assert all(0 < row.value < 30 and row.sidecars == 4 for row in latencies)
