@@ -35,12 +35,12 @@ class ClassView:
     """The resources of a class in a snapshot."""
 
     __slots__ = (
+        "_base",
         "_eds_names",
         "_generator",
         "_retaining",
         "_selections",
         "_was",
-        "base",
         "cls",
         "clusters",
         "listeners",
@@ -68,7 +68,8 @@ class ClassView:
         self.clusters: Final = clusters
         self.listeners: Final = listeners
         self.push: Final = push
-        self.base: Final = base or self
+        # No reference to itself: a view is large, and a cycle would outlive many pushes.
+        self._base: Final = base
         self.retained: Final[Mapping[str, Retained]] = retained or {}
         self.route_names: Final[Names] = (
             base.route_names
@@ -173,6 +174,11 @@ class ClassView:
             )
         return found
 
+    @property
+    def base(self) -> ClassView:
+        """The view without what is retained beside it."""
+        return self if self._base is None else self._base
+
     def collection(self, kind: ResourceType, names: NameSet | None) -> Collection:
         """Return what a client shall hold: everything when `names` is None, else these."""
         match kind:
@@ -184,8 +190,8 @@ class ClassView:
                 return Collection(kind, {}) if names is None else self._select(kind, names)
 
     def _select(self, kind: ResourceType, names: NameSet) -> Collection:
-        if self.base is not self:
-            chosen = self.base._select(kind, names)
+        if self._base is not None:
+            chosen = self._base._select(kind, names)
             if kind is not ResourceType.ENDPOINT:
                 return chosen
             return chosen.overlay(

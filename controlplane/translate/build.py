@@ -50,7 +50,7 @@ class Generator:
         self._listener: Final = Memo(build_listener)
         self._virtual_host: Final = Memo(build_virtual_host)
         self._load_assignment: Final = Memo(build_load_assignment)
-        self._route: Final = Memo(self._join)
+        self._route: Final = Memo(self._join, minimum=64)
         self._snapshot = EMPTY
         self._classifier = Classifier(EMPTY)
         self._results: dict[ProxyClass, _ClassResults] = {}
@@ -145,6 +145,15 @@ class Generator:
             self._snapshot = snapshot
             self._classifier = Classifier(snapshot)
             self._results = {}
+            for memo in (
+                self._cluster,
+                self._inbound_cluster,
+                self._listener,
+                self._virtual_host,
+                self._load_assignment,
+                self._route,
+            ):
+                memo.breathe()
 
     def _of(self, snapshot: Snapshot, cls: ProxyClass) -> _ClassResults:
         self._enter(snapshot)

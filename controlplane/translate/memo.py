@@ -12,24 +12,26 @@ from typing import Generic, TypeVar
 Input = TypeVar("Input", bound=Hashable)
 Output = TypeVar("Output")
 
-_MINIMUM = 4096
-
 
 class Memo(Generic[Input, Output]):
     """Remembers the results of one function, forgetting what has not been asked for lately.
 
-    Two generations: what is found in the old one moves to the young one, and when the young
-    one holds twice what the last turn left, the old one is dropped. Memory is therefore
-    bounded by a small multiple of what is in use.
+    Two generations: what is found in the old one moves to the young one. `breathe` is called
+    between two passes over the mesh; when the young one then holds twice what one pass asked
+    for, the old one is dropped. Never within a pass: what a pass asks for is in use, however
+    much it is. Memory is therefore bounded by a small multiple of what is in use, or of
+    `minimum`, which is to be small where one result is large.
     """
 
-    __slots__ = ("_function", "_limit", "_old", "_young")
+    __slots__ = ("_function", "_limit", "_minimum", "_old", "_turned", "_young")
 
-    def __init__(self, function: Callable[[Input], Output]) -> None:
+    def __init__(self, function: Callable[[Input], Output], *, minimum: int = 1024) -> None:
         self._function = function
         self._young: dict[Input, Output] = {}
         self._old: dict[Input, Output] = {}
-        self._limit = _MINIMUM
+        self._minimum = minimum
+        self._limit = minimum
+        self._turned = True  # whether the young generation began with the pass before
 
     def __call__(self, value: Input) -> Output:
         """Return the function's result for this input, computed at most once while in use."""
@@ -42,11 +44,17 @@ class Memo(Generic[Input, Output]):
         if found is None:
             found = self._function(value)
         young[value] = found
-        if len(young) > self._limit:
-            # What was used since the last turn survives one more turn.
-            self._limit = max(_MINIMUM, 2 * len(young))
-            self._old, self._young = young, {}
         return found
+
+    def breathe(self) -> None:
+        """Say that a pass over the mesh is over and another may begin."""
+        if self._turned:
+            self._limit = max(self._minimum, 2 * len(self._young))
+            self._turned = False
+        elif len(self._young) > self._limit:
+            # What was used since the last turn survives one more turn.
+            self._old, self._young = self._young, {}
+            self._turned = True
 
     def results(self) -> tuple[Output, ...]:
         """Return everything that is remembered."""
