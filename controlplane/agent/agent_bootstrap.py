@@ -45,7 +45,11 @@ SUFFIXES: Final = (
     # A rejected route or load assignment is found by these.
     "update_rejected",
 )
-REGEXES: Final = (r"vhost\..*\.route\..*",)
+REGEXES: Final = (
+    r"vhost\..*\.route\..*",
+    # Istio's own build counts requests by an extension. A stock Envoy has only these.
+    r"(http|cluster)\..*_rq_([1-5]xx|total)",
+)
 
 
 def agent_bootstrap(settings: AgentSettings) -> dict[str, Any]:

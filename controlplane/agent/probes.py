@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import aiohttp
-import grpc
 import msgspec
 from multidict import CIMultiDict
 from yarl import URL
@@ -166,6 +165,8 @@ class ProbeClient:
         return Verdict(200)
 
     async def _grpc(self, probe: GrpcCheck) -> Verdict:
+        import grpc  # most pods have no such probe, and the import takes as long as all others
+
         # gRPC chooses its source address itself, and only the loopback address is never captured;
         # the pod's own is for an application that listens on nothing else.
         verdict = Verdict(500)

@@ -23,13 +23,12 @@ from controlplane.agent.admin import AdminClient
 from controlplane.agent.agent_bootstrap import agent_bootstrap_json, envoy_arguments
 from controlplane.agent.control_plane_watch import ControlPlaneWatch
 from controlplane.agent.dns_server import DnsProxy
-from controlplane.agent.dns_table import EMPTY_INDEX, NameIndex, Place
+from controlplane.agent.dns_table import EMPTY_INDEX, NameEntry, NameIndex, Place
 from controlplane.agent.dns_upstream import ResolvConf, Upstream, read_resolv_conf
 from controlplane.agent.drain import drain
 from controlplane.agent.envoy import find_envoy
 from controlplane.agent.identity import Identity, can_reach
 from controlplane.agent.metrics import AgentMetrics, MetricsMerger
-from controlplane.agent.name_stream import NameStream, Table
 from controlplane.agent.probes import ProbeClient, loopback_of, parse_probers
 from controlplane.agent.readiness import Readiness
 from controlplane.agent.settings import AgentSettings
@@ -100,7 +99,7 @@ class Agent:
                 bound = await self._dns.start(port=self.settings.dns_port)
                 log.info("dns_proxy_started", hosts=bound, port=self.settings.dns_port)
                 stack.push_async_callback(self._dns.close)
-                tasks.append(NameStream(self.settings.bootstrap, received=self._take_names).run())
+                tasks.append(self._follow_names())
             await self._until_the_end(tasks)
 
     async def _until_the_end(self, tasks: list[Coroutine[Any, Any, None]]) -> None:
@@ -148,7 +147,13 @@ class Agent:
     def _own_names(self) -> Mapping[str, tuple[str, ...]]:
         return self._names.names()
 
-    def _take_names(self, table: Table) -> None:
+    async def _follow_names(self) -> None:
+        # gRPC and the messages take as long to import as everything else, and Envoy starts first.
+        from controlplane.agent.name_stream import NameStream
+
+        await NameStream(self.settings.bootstrap, received=self._take_names).run()
+
+    def _take_names(self, table: Mapping[str, NameEntry]) -> None:
         self._names = NameIndex(table, self._place)
         log.debug("name_table_received", names=len(table))
 

@@ -80,6 +80,12 @@ def is_running(pid: int) -> bool:
     return text.rpartition(")")[2].split()[0] != "Z"
 
 
+def capabilities_of(pid: int) -> int:
+    """The effective capabilities of a process, as bits."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition("CapEff:")[2].split()[0], 16)
+
+
 def ids_of(pid: int) -> tuple[int, int]:
     """User and group of a process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -95,6 +101,7 @@ async def agent(
     role: str = "sidecar",
     environment: Mapping[str, str] | None = None,
     network_namespace: str = "",
+    prefix: tuple[str, ...] = (),
 ) -> AsyncIterator[AgentProcess]:
     """An agent, on ports of its own unless it has a network namespace; ended afterwards."""
     own = not network_namespace
@@ -102,11 +109,14 @@ async def agent(
     with tempfile.TemporaryDirectory(prefix="pylot-agent-") as directory:
         place = Path(directory)
         if os.geteuid() == 0:
-            os.chown(place, PROXY_ID, PROXY_ID)  # Envoy makes its admin socket there
+            # Envoy makes its admin socket there, as this user or as root without root's powers.
+            os.chown(place, PROXY_ID, PROXY_ID)
+            os.chmod(place, 0o770)
         admin = place / "admin.sock"
         child = await start_child(
             name,
             [
+                *prefix,
                 *(sys.executable, "-m", "controlplane", "proxy", role),
                 *("--discoveryAddress", str(xds), "--proxyAdminSocket", str(admin)),
                 *("--statusPort", str(status), "--concurrency", "1", *words),

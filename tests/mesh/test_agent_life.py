@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -69,6 +70,42 @@ async def test_agent_killed_leaves_no_orphan() -> None:
         await eventually(
             lambda: asyncio.sleep(0, is_running(pid)), lambda alive: not alive, seconds=2
         )
+
+
+@pytest.mark.netns
+async def test_as_process_one_it_takes_leave_of_orphans() -> None:
+    async with bed() as made:
+        prefix = ("unshare", "--pid", "--fork", "--kill-child")
+        async with agent(made.layout.grpc, prefix=prefix) as proxy:
+            await answers(proxy, 200)
+            (outside,) = children_of(proxy.child.pid)
+            # The child of a shell that ends first becomes a child of process 1.
+            words = (
+                "nsenter",
+                "--target",
+                str(outside),
+                "--pid",
+                "sh",
+                "-c",
+                "sleep 0.5 & sleep 0.1",
+            )
+            shell = await asyncio.create_subprocess_exec(*words)
+            await shell.wait()
+            assert len(children_of(outside)) == 2
+            await eventually(lambda: _children(outside), lambda found: len(found) == 1, seconds=3)
+            assert is_running(children_of(outside)[0])
+            assert "envoy_ended" not in proxy.log
+            os.kill(outside, signal.SIGTERM)
+            assert await asyncio.wait_for(proxy.child.wait(), 10) == 0
+
+
+def children_of(pid: int) -> list[int]:
+    """The direct children of a process, ended ones that nobody has taken leave of included."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def _children(pid: int) -> list[int]:
+    return children_of(pid)
 
 
 async def test_a_control_plane_that_comes_late_is_waited_for() -> None:

@@ -8,76 +8,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from structlog.testing import capture_logs
 
 from controlplane.agent import name_stream
 from controlplane.agent.bootstrap import Bootstrap, EnvoyAddress, PipeAddress, SocketAddress
-from controlplane.agent.name_stream import METHOD, URL, NameStream, Table
+from controlplane.agent.name_stream import URL, NameStream, Table
 from controlplane.model.base import freeze
 from controlplane.model.proxy import ProxyType
-from controlplane.translate.envoy import (
-    AnyMessage,
-    DiscoveryRequest,
-    DiscoveryResponse,
-    NameTable,
-    pack,
-)
-
-PATIENCE = 10.0
-
-
-class FakeControlPlane:
-    """Answers streams with what a test puts in; remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.requests: asyncio.Queue[Any] = asyncio.Queue()
-        self.responses: asyncio.Queue[Any] = asyncio.Queue()
-
-    async def stream(self, requests: Any, _context: Any) -> AsyncIterator[Any]:
-        async def read() -> None:
-            async for request in requests:
-                self.requests.put_nowait(request)
-
-        reader = asyncio.create_task(read())
-        try:
-            while True:
-                yield await self.responses.get()
-        finally:
-            reader.cancel()
-
-    async def request(self) -> Any:
-        return await asyncio.wait_for(self.requests.get(), PATIENCE)
-
-    def send(self, nonce: str, *resources: Any) -> None:
-        self.responses.put_nowait(
-            DiscoveryResponse(
-                version_info=f"v{nonce}", type_url=URL, nonce=nonce, resources=resources
-            )
-        )
-
-    @asynccontextmanager
-    async def listening(self, target: str) -> AsyncIterator[None]:
-        plane = self
-
-        class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
-            def service(self, details: Any) -> Any:
-                assert details.method == METHOD
-                return grpc.stream_stream_rpc_method_handler(
-                    plane.stream,
-                    request_deserializer=DiscoveryRequest.FromString,
-                    response_serializer=DiscoveryResponse.SerializeToString,
-                )
-
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers((Handler(),))
-        server.add_insecure_port(target)
-        await server.start()
-        try:
-            yield
-        finally:
-            await server.stop(0)
+from controlplane.translate.envoy import AnyMessage
+from tests.unit.agent.fake_control_plane import PATIENCE, FakeControlPlane, table
 
 
 def bootstrap(xds: EnvoyAddress) -> Bootstrap:
@@ -89,13 +29,6 @@ def bootstrap(xds: EnvoyAddress) -> Bootstrap:
         admin=SocketAddress(host="127.0.0.1", port=15000),
         metadata=freeze({"NAMESPACE": "default", "DNS_CAPTURE": "true"}),
     )
-
-
-def table(*hosts: str) -> Any:
-    made = NameTable()
-    for host in hosts:
-        made.table[host].ips.append("192.0.2.1")
-    return pack(made)
 
 
 @asynccontextmanager
