@@ -88,10 +88,13 @@ class Sotw:
     @staticmethod
     def request(kind: str, *, names: bytes, head: Head | None, error: str = "") -> bytes:
         """An answer to the response with that head, or a first request without one."""
-        made = field(_SOTW_TYPE, URLS[kind].encode()) + names
+        # In the order of the field numbers, as every protobuf library writes them.
+        made = b""
+        if head is not None and not error:
+            made = field(_SOTW_VERSION, head.version.encode())
+        made += names + field(_SOTW_TYPE, URLS[kind].encode())
         if head is not None:
             made += field(_SOTW_NONCE, head.nonce.encode())
-            made += b"" if error else field(_SOTW_VERSION, head.version.encode())
         return made + (_failure(_SOTW_ERROR, error) if error else b"")
 
 
