@@ -75,11 +75,17 @@ class DnsProxy:
                 transport, _ = await loop.create_datagram_endpoint(
                     lambda: _Udp(self), local_addr=(host, port)
                 )
-                self._endpoints.append(transport)
-                self._servers.append(await asyncio.start_server(self._serve_tcp, host, port))
             except OSError as error:
                 reason = f"{host}:{port}: {error.strerror or error}"
                 continue
+            try:
+                server = await asyncio.start_server(self._serve_tcp, host, port)
+            except OSError as error:
+                transport.close()
+                reason = f"{host}:{port}: {error.strerror or error}"
+                continue
+            self._endpoints.append(transport)
+            self._servers.append(server)
             bound.append(host)
         if not bound:
             await self.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -30,6 +32,7 @@ from controlplane.agent.dns_wire import (
     name_bytes,
     parse_name,
 )
+from controlplane.errors import OutsideError
 
 NAMES: Final = NameIndex(
     {
@@ -91,8 +94,8 @@ class FakeServer(asyncio.DatagramProtocol):
 async def fake_server(answer: Answer, *, cut_off_udp: bool = False) -> AsyncIterator[Any]:
     fake = FakeServer(answer, cut_off_udp=cut_off_udp)
     loop = asyncio.get_running_loop()
-    tcp = await asyncio.start_server(fake.serve_tcp, "127.0.0.1", 0)
-    port = tcp.sockets[0].getsockname()[1]
+    port = dead_port()
+    tcp = await asyncio.start_server(fake.serve_tcp, "127.0.0.1", port)
     udp, _ = await loop.create_datagram_endpoint(lambda: fake, local_addr=("127.0.0.1", port))
     try:
         yield fake, Server("127.0.0.1", port)
@@ -102,9 +105,17 @@ async def fake_server(answer: Answer, *, cut_off_udp: bool = False) -> AsyncIter
 
 
 def dead_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, below those of outgoing connections."""
+    while True:
+        port = random.SystemRandom().randint(20000, 32000)
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+            contextlib.suppress(OSError),
+        ):
+            udp.bind(("127.0.0.1", port))
+            tcp.bind(("127.0.0.1", port))
+            return port
 
 
 @asynccontextmanager
@@ -308,3 +319,18 @@ def test_resolv_conf_is_read_leniently() -> None:
     assert read.servers == (Server("10.96.0.10"), Server("fd00::10"))
     assert read.search == ("a.example", "b.example")
     assert str(read.servers[1]) == "[fd00::10]:53"
+
+
+async def test_a_port_that_is_taken_is_one_sentence_and_leaves_nothing_behind() -> None:
+    port = dead_port()
+    taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
+    made = DnsProxy(Upstream(()), lambda: NAMES)
+    try:
+        with pytest.raises(OutsideError, match=str(port)):
+            await made.start(hosts=("127.0.0.1",), port=port)
+        await asyncio.sleep(0)  # a transport closes at the loop's next turn
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.bind(("127.0.0.1", port))
+    finally:
+        taken.close()
+        await made.close()
