@@ -67,6 +67,8 @@ class Supervisor:
             while not self._ending.is_set():
                 started = time.monotonic()
                 process = await self._start(output)
+                if self._ending.is_set():
+                    return  # `stop` came while it was started, and did not see it
                 self._restarted()
                 code = await process.wait()
                 if self._ending.is_set():
