@@ -88,6 +88,8 @@ class Registry:
 
     def is_waiting(self, ref: ObjectRef) -> bool:
         """Whether a change of that object was delivered and is not published yet."""
+        if ref.kind in _ENDPOINT_KINDS and self._pacing.endpoints_due is not None:
+            return True
         return ref in self._waiting_config
 
     @property

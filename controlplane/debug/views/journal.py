@@ -16,6 +16,8 @@ from controlplane.ads.progress import Progress, ProxyProgress
 from controlplane.debug.render import timestamp
 from controlplane.debug.views.request import Rendering, ViewError, ViewRequest
 from controlplane.debug.views.serving import rejection_data
+from controlplane.model.core import Endpoints, EndpointSlice
+from controlplane.model.grouping import SERVICE_NAME
 from controlplane.model.kinds import KINDS, Kind, suggestion
 from controlplane.model.meta import DEFAULT_NAMESPACE, ObjectRef, Provenance
 from controlplane.model.snapshot import Snapshot
@@ -99,11 +101,23 @@ def wait(request: ViewRequest) -> Rendering:
     if ref is None:
         # The last spelling is the likeliest one: a plain name in the default namespace.
         return partial(_same, _answer(asked[-1], found=False, current=False, progress=Progress()))
-    progress = request.progress(ref)
+    progress = request.progress(_shown_by(ref, request.snapshot))
     current = progress.current and not (
         request.unpublished(ref) or _is_unread(request, request.snapshot.provenance.get(ref))
     )
     return partial(_same, _answer(ref, found=True, current=current, progress=progress))
+
+
+def _shown_by(ref: ObjectRef, snapshot: Snapshot) -> ObjectRef:
+    """Return the object whose resources show this one: endpoints are those of a Service."""
+    match snapshot.objects[ref]:
+        case EndpointSlice() as found:
+            name = found.metadata.labels.get(SERVICE_NAME, "")
+            return ObjectRef("Service", ref.namespace, name) if name else ref
+        case Endpoints():
+            return ObjectRef("Service", ref.namespace, ref.name)
+        case _:
+            return ref
 
 
 def _answer(ref: ObjectRef, *, found: bool, current: bool, progress: Progress) -> dict[str, Any]:

@@ -198,8 +198,9 @@ def _version(proxy: Proxy) -> str:
 
 
 def push_status(request: ViewRequest) -> Rendering:
-    """What translation and the proxies found wrong: `{code: {key: {proxy, message}}}`."""
+    """What sources, translation and proxies found wrong: `{code: {key: {proxy, message}}}`."""
     found = [
+        *(("", diagnostic) for diagnostic in request.snapshot.diagnostics),
         *(("", diagnostic) for diagnostic in request.serving.diagnostics),
         *request.class_diagnostics(),
     ]
