@@ -148,10 +148,9 @@ class Session:
         wanted, absent = self._wanted(watch)
         if wanted is None:
             return None
-        if watch.refused_whole and wanted.version == watch.refused_whole:
-            return None
-        watch.refused_whole = ""
         content = self._content(watch, wanted)
+        if content is not None and content.version == watch.refused and not watch.owed:
+            return None  # rejected as it is, and nothing has changed
         before = watch.sent
         fresh = before is None and not watch.initial and not watch.brought
         watch.sent = wanted
@@ -177,6 +176,7 @@ class Session:
             time=now,
             push=watch.push,
             initial=watch.initial,
+            before=before,
         )
         watch.unanswered.append(sent)
         watch.nonce_sent, watch.version_sent, watch.time_sent = nonce, version, now
@@ -233,9 +233,10 @@ class Session:
                     and rejection.concerns(self._node, self._build)
                     and not watch.has_accepted(resource)
                 ):
-                    instead[resource.name] = watch.predecessor(resource.name) or (
-                        rejection.predecessor
-                    )
+                    older = watch.predecessor(resource.name) or rejection.predecessor
+                    if older is not None and rejections.refuses(older, self._node, self._build):
+                        older = None
+                    instead[resource.name] = older
         if watch.bisection is not None:
             watch.bisection.keep_only(base.by_version)
             for version in watch.bisection.kept_back:
@@ -299,12 +300,13 @@ class Session:
 
     def _accept(self, watch: Watch, sent: Sent, now: float) -> None:
         watch.nonce_acked, watch.version_acked, watch.time_acked = sent.nonce, sent.version, now
-        watch.accepted = sent.state
-        watch.error = ""
+        watch.accepted = sent.held_by(watch.accepted)
+        watch.error = watch.refused = ""
         watch.retried = False
         self._answered_clusters(watch, sent)
-        if watch.bisection is not None and watch.bisection.trial:
-            watch.bisection.passed()
+        bisection = watch.bisection
+        if bisection and bisection.trial and bisection.trial <= sent.state.by_version.keys():
+            bisection.passed()
             watch.dirty = True
         if self._shared.rejections.accepted(sent.content.resources, build=self._build):
             self.freed = True
@@ -319,6 +321,7 @@ class Session:
     def _reject(self, watch: Watch, sent: Sent, failure: Failure, now: float) -> None:
         """Find who is guilty (rule 11); the client keeps what it accepted before."""
         watch.error = failure.message or f"code {failure.code}"
+        watch.refused = sent.version
         watch.time_acked = now
         self._answered_clusters(watch, sent)
         suspects = [item for item in sent.content.resources if not watch.has_accepted(item)]
@@ -333,9 +336,7 @@ class Session:
         elif suspects and watch.bisection is not None:
             found = watch.bisection.failed(suspects, now)
             culprits = [found] if found is not None else []
-        elif suspects and watch.accepted is None and self._omission_deletes(watch):
-            watch.refused_whole = sent.state.version
-        elif suspects:
+        elif suspects and (watch.accepted is not None or not self._omission_deletes(watch)):
             watch.bisection = Bisection(suspects, now)
         rejections = [self._record(watch, item, failure) for item in culprits]
         self.recorded += rejections

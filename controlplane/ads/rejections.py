@@ -87,6 +87,11 @@ class Rejections:
         """Return the rejections of a type."""
         return self._by_type[kind].values()
 
+    def refuses(self, resource: Resource, node: str, build: str) -> bool:
+        """Whether that node is not to get the resource."""
+        found = self._by_type[resource.type].get((resource.version, build))
+        return found is not None and found.concerns(node, build)
+
     def any(self, kind: ResourceType) -> bool:
         """Whether something of that type was rejected."""
         return bool(self._by_type[kind])

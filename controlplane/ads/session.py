@@ -44,6 +44,10 @@ class SotwSession(Session):
             return self._subscribe(info, request)
         if request.nonce and watch.nonce_sent:
             if request.nonce != watch.nonce_sent:
+                if request.error is None:
+                    # Ignored as a request; that the older response was taken is still worth
+                    # knowing when the newer one is rejected.
+                    self._answer(watch, request, now)
                 self._shared.reporter.stale(self._connection, info)
                 return NOTHING
             self._answer(watch, request, now)

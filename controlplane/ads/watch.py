@@ -21,7 +21,7 @@ _HISTORY: Final = 8  # responses whose answer may still come
 class Sent:
     """One response that was sent."""
 
-    __slots__ = ("content", "initial", "nonce", "push", "state", "time", "version")
+    __slots__ = ("_before", "content", "initial", "nonce", "push", "state", "time", "version")
 
     def __init__(
         self,
@@ -33,14 +33,29 @@ class Sent:
         time: float,
         push: int,
         initial: Mapping[str, str],
+        before: Collection | None,
     ) -> None:
         self.nonce: Final = nonce
         self.version: Final = version
         self.content: Final = content
-        self.state: Final = state  # what the client holds when it accepts
+        self.state: Final = state  # what the client holds when it accepts everything so far
         self.time: Final = time
         self.push: Final = push
         self.initial: Final = initial  # what the client had brought along, before it
+        self._before: Final = before
+
+    def held_by(self, accepted: Collection | None) -> Collection:
+        """Return what a client holds that had accepted so much and accepts this.
+
+        Usually that is `state`; when another response was rejected meanwhile, what was assumed
+        of that one is not true.
+        """
+        if accepted is self._before or len(self.content.resources) == len(self.state):
+            return self.state
+        instead: dict[str, Resource | None] = dict.fromkeys(self.content.removed)
+        instead.update((item.name, item) for item in self.content.resources)
+        base = accepted if accepted is not None else Collection(self.content.kind, {})
+        return base.overlay(instead)
 
 
 class Watch:
@@ -49,7 +64,7 @@ class Watch:
     __slots__ = (
         "accepted", "based", "bisection", "brought", "dirty", "error", "force", "fresh",
         "hold_until", "info", "initial", "last_sequence", "named", "names", "nonce_acked",
-        "nonce_sent", "owed", "push", "refused_whole", "retried", "sent", "time_acked",
+        "nonce_sent", "owed", "push", "refused", "retried", "sent", "time_acked",
         "time_sent", "unanswered", "version_acked", "version_sent", "wildcard",
     )  # fmt: skip
 
@@ -68,7 +83,7 @@ class Watch:
         self.initial: Mapping[str, str] = {}  # what a delta client brought along
         self.bisection: Bisection | None = None
         self.retried = False  # whether everything was sent once more after a rejection
-        self.refused_whole = ""  # the version that a client which brought others along rejected
+        self.refused = ""  # the version of the content that was rejected last
         self.hold_until: float | None = None
         self.unanswered: deque[Sent] = deque(maxlen=_HISTORY)
         self.last_sequence = -1

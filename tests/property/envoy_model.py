@@ -62,6 +62,19 @@ class Envoy:
         self.withheld: list[str] = []  # nonces of clusters that were taken while some warmed
         self.woken = True
 
+    def __repr__(self) -> str:
+        watches = self.stream.session.watches.values() if self.stream else ()
+        return (
+            f"{self.proxy.id} delta={self.delta} warming={self.warming} withheld={self.withheld} "
+            f"rejected={self.rejected} asked={self.asked} held={self.held} "
+            + " ".join(
+                f"{watch.info.short}: error={watch.error!r} sent={watch.nonce_sent} "
+                f"acked={watch.nonce_acked} names={set(watch.names.names)} force={watch.force} "
+                f"brought={watch.brought} refused={watch.refused!r}"
+                for watch in watches
+            )
+        )
+
     # --- the stream -----------------------------------------------------------------------
 
     def connect(self) -> None:

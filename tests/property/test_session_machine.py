@@ -222,7 +222,7 @@ class Engine(RuleBasedStateMachine):
 
     def _compare(self, envoy: Envoy) -> None:
         assert envoy.stream is not None
-        assert not envoy.warming, "a cluster warms for ever"
+        assert not envoy.warming, f"a cluster warms for ever: {envoy}"
         cls = self.generator.classify(envoy.proxy, self.snapshot)
         wanted = {
             CDS.url: {item.name: item for item in self.generator.clusters(self.snapshot, cls)},
