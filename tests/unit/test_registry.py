@@ -238,3 +238,37 @@ async def test_a_source_that_fails_ends_the_registry() -> None:
     with pytest.raises(ExceptionGroup) as error:
         await registry.run([Failing()])
     assert error.group_contains(OSError, match="no network")
+
+
+def test_endpoints_wait_for_the_config_of_their_own_step() -> None:
+    world = World()
+    world.say(service("one"), slice_of("one", "10.1.0.1"))
+    world.at(0)
+    world.now = 101.0
+    world.say(service("other"))
+    world.at(1)
+    # Soon after a change of config: config waits, and what came with it waits too.
+    world.now = 101.05
+    gone = (slice_of("one").ref, service("one").ref)
+    world.registry.deliver("memory", Delta(removals=gone))
+    before = world.at(1.06)
+    assert world.addresses() == ["10.1.0.1"]
+    assert all(world.registry.is_waiting(ref) for ref in gone)
+    assert world.at(1.2) == before + 1
+    assert world.addresses() == []
+    assert not any(world.registry.is_waiting(ref) for ref in gone)
+
+
+def test_endpoints_alone_do_not_wait_for_config() -> None:
+    world = World()
+    world.say(service("one"), slice_of("one", "10.1.0.1"))
+    world.at(0)
+    world.now = 101.0
+    world.say(service("other"))
+    world.at(1)
+    world.now = 101.05
+    world.say(service("third"))
+    world.say(slice_of("one", "10.1.0.2"))
+    world.at(1.11)
+    assert world.addresses() == ["10.1.0.2"]
+    assert world.registry.is_waiting(service("third").ref)
