@@ -30,7 +30,7 @@ bench: $(VENV)/.dev  ## Measure; prints tables and ratios
 	$(BIN)/python -m tests.bench $(BENCH_FLAGS)
 
 soak: $(VENV)/.dev  ## The tests again with large counts and long runs
-	PYLOT_SOAK=1 $(BIN)/python -m pytest $(TEST_FLAGS)
+	PYLOT_SOAK=20 $(BIN)/python -m pytest --timeout 3600 $(TEST_FLAGS)
 
 clean:  ## Remove the virtual environment and all caches
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -9,7 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# An ordinary run tries the same examples every time, so that a red run says something about the
+# change; `make soak` tries new ones, and more of them.
+hypothesis.settings.register_profile("ordinary", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("soak", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile("soak" if os.environ.get("PYLOT_SOAK") else "ordinary")
 
 SKIPPED = pytest.StashKey[dict[str, str]]()
 
