@@ -26,6 +26,7 @@ class Readiness:
         self._admin = admin
         self._configured = False
         self.draining = False
+        self.was_ready = False  # whether anybody may have been told so
 
     def forget(self) -> None:
         """A new Envoy was started."""
@@ -56,6 +57,7 @@ class Readiness:
                 return "Envoy's workers have not started yet"
             self._configured = True
         if await self._admin.is_ready():
+            self.was_ready = True
             return READY
         return "Envoy is not live"
 

@@ -53,7 +53,6 @@ class Agent:
         bootstrap = settings.bootstrap
         self._started = time.monotonic()
         self._ending = asyncio.Event()
-        self._was_ready = False
         self._admin = AdminClient(bootstrap.admin)
         self._readiness = Readiness(self._admin)
         self._supervisor = Supervisor(command, restarted=self._readiness.forget)
@@ -125,7 +124,7 @@ class Agent:
     async def _drain(self) -> None:
         log.info("agent_ending")
         self._readiness.draining = True
-        if not self._supervisor.pid or not self._was_ready:
+        if not self._supervisor.pid or not self._readiness.was_ready:
             return  # there never was traffic
         bootstrap = self.settings.bootstrap
         await drain(
@@ -166,7 +165,6 @@ class Agent:
             if not await self._readiness.reason():
                 break
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
-        self._was_ready = True
         seconds = time.monotonic() - self._started
         self._metrics.startup.set(seconds)
         log.info("envoy_ready", seconds=round(seconds, 2))
