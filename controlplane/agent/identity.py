@@ -7,10 +7,13 @@ Easy to break: the death signal is set after the change of user, because that ch
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import shutil
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,6 +23,10 @@ from controlplane.errors import OutsideError
 
 PROXY_ID: Final = 1337
 """User and group of the proxy: what they send is not captured (Istio's proxy image)."""
+
+
+_SET_DEATH_SIGNAL: Final = 1  # prctl(2)
+_GET_DEATH_SIGNAL: Final = 2
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +68,22 @@ def identity_words(identity: Identity | None) -> list[str]:
             kept = "".join(f",+{name}" for name in identity.capabilities)
             words += [f"--inh-caps=-all{kept}", f"--bounding-set=-all{kept}"]
     return words
+
+
+@contextlib.contextmanager
+def keeping_death_signal() -> Iterator[None]:
+    """Keep the signal of our parent's death, which a change of group clears.
+
+    Whoever started us with `setpriv --pdeathsig` counts on it.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    before = ctypes.c_int()
+    libc.prctl(_GET_DEATH_SIGNAL, ctypes.byref(before))
+    yield
+    libc.prctl(_SET_DEATH_SIGNAL, before.value)
 
 
 def can_reach(path: Path, identity: Identity | None, *, wanted: int = stat.S_IROTH) -> bool:

@@ -27,7 +27,7 @@ from controlplane.agent.dns_table import EMPTY_INDEX, NameEntry, NameIndex, Plac
 from controlplane.agent.dns_upstream import ResolvConf, Upstream, read_resolv_conf
 from controlplane.agent.drain import drain
 from controlplane.agent.envoy import find_envoy
-from controlplane.agent.identity import Identity, can_reach
+from controlplane.agent.identity import Identity, can_reach, keeping_death_signal
 from controlplane.agent.metrics import AgentMetrics, MetricsMerger
 from controlplane.agent.probes import ProbeClient, loopback_of, parse_probers
 from controlplane.agent.readiness import Readiness
@@ -220,7 +220,8 @@ def become_proxy_group(identity: Identity | None) -> None:
     if identity is None:
         return
     try:
-        os.setgid(identity.gid)
+        with keeping_death_signal():
+            os.setgid(identity.gid)
     except OSError as error:
         raise OutsideError(
             f"the agent cannot join the proxy's group {identity.gid}: {error.strerror}"

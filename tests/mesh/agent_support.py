@@ -132,6 +132,7 @@ async def agent(
                 "ISTIO_META_UNPRIVILEGED_POD": "true",
                 "MINIMUM_DRAIN_DURATION": "0s",
                 "NO_COLOR": "1",
+                "TMPDIR": directory,  # an agent that is killed leaves its bootstrap behind
                 **(environment or {}),
             },
             network_namespace=network_namespace,

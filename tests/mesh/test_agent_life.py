@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -70,6 +71,22 @@ async def test_agent_killed_leaves_no_orphan() -> None:
         await eventually(
             lambda: asyncio.sleep(0, is_running(pid)), lambda alive: not alive, seconds=2
         )
+
+
+async def test_an_agent_and_its_envoy_end_with_whoever_started_the_agent() -> None:
+    async with bed() as made:
+        starter = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
+        prefix = (sys.executable, "-c", starter, "setpriv", "--pdeathsig=KILL")
+        async with agent(made.layout.grpc, prefix=prefix) as proxy:
+            await answers(proxy, 200)
+            family = [proxy.envoy_pid, *children_of(proxy.child.pid)]
+            assert all(map(is_running, family))
+            await proxy.child.kill()
+            await eventually(
+                lambda: asyncio.sleep(0, any(map(is_running, family))),
+                lambda alive: not alive,
+                seconds=2,
+            )
 
 
 @pytest.mark.netns
