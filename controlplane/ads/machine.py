@@ -287,12 +287,13 @@ class Session:
         endpoints = self.watches.get(EDS.kind)
         for resource in content.resources:
             known = before.get(resource.name) if before is not None else None
-            if same(known, resource):
-                continue
+            if same(known, resource) and watch.has_accepted(resource):
+                continue  # one that was only sent may have been rejected with its response
             if endpoints is not None and resource.eds_name in endpoints.names.names:
                 endpoints.force.add(resource.eds_name)
                 endpoints.dirty = True
                 endpoints.push = watch.push
+            known = known or watch.predecessor(resource.name)
             if known is None and not fresh and resource.name not in watch.initial:
                 self._adding[resource.name] = now + ACKNOWLEDGE_LIMIT
 

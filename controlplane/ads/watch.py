@@ -164,21 +164,17 @@ class Watch:
         if accepted is None:
             accepted = Collection(self.info.kind, {})
             self.initial = self.initial or rejected.initial
-        if self.sent is None or rejected.state is self.sent:
-            instead = {item.name: accepted.get(item.name) for item in suspects}
-            for name in removed:
-                kept = accepted.get(name)
-                if kept is not None:
-                    instead[name] = kept
-            self.sent = rejected.state.overlay(instead)
-            return
-        self.sent = self.sent.overlay(
-            {
-                item.name: accepted.get(item.name)
-                for item in suspects
-                if same(self.sent.get(item.name), item)
-            }
-        )
+        held = rejected.state if self.sent is None else self.sent
+        instead = {
+            item.name: accepted.get(item.name)
+            for item in suspects
+            if same(held.get(item.name), item)
+        }
+        for name in removed:
+            kept = accepted.get(name)
+            if kept is not None and name not in held.by_name:
+                instead[name] = kept
+        self.sent = held.overlay(instead)
 
     def forget(self, names: NameSet) -> None:
         """The client dropped everything but these names."""

@@ -59,7 +59,8 @@ class Envoy:
         self.nonces: set[str] = set()
         self.inbox: deque[tuple[Send, Mapping[str, Resource]]] = deque()
         self.warming: set[str] = set()  # clusters whose endpoints have to come
-        self.withheld: list[str] = []  # nonces of clusters that were taken while some warmed
+        # Answers about clusters that came while some warmed.
+        self.withheld: list[tuple[str, Failure | None]] = []
         self.woken = True
 
     def __repr__(self) -> str:
@@ -124,7 +125,11 @@ class Envoy:
         if broken:
             self.rejected += 1
             names = ", ".join(broken) if self.names_culprits else "missing ): ("
-            self._reply(info, nonce, Failure(13, names))
+            failure = Failure(13, names)
+            if info is CDS and self.warming:
+                self.withheld.append((nonce, failure))
+            else:
+                self._reply(info, nonce, failure)
             return True
         held = self.held[info.url]
         if info is RDS:
@@ -168,7 +173,7 @@ class Envoy:
             for cluster in sorted(_clusters(body) & gone)
         ]
         self.warming = (self.warming | changed) & held.keys()
-        self.withheld.append(nonce)
+        self.withheld.append((nonce, None))
         known = set(self.asked[EDS.url])
         self._follow(EDS, set(held))
         if changed and known == self.asked[EDS.url] and not self.delta:
@@ -184,11 +189,17 @@ class Envoy:
             self._acknowledge_clusters()
 
     def _acknowledge_clusters(self) -> None:
-        """Acknowledge the clusters that were taken; only the newest answer counts in SotW."""
-        nonces = self.withheld if self.delta else self.withheld[-1:]
-        self.withheld = []
-        for nonce in nonces:
-            self._reply(CDS, nonce, None)
+        """Answer what was withheld, in order.
+
+        In state of the world only the newest nonce is answered, with an older error if there is
+        one: the version then says whether the newest was taken (seen with Envoy 1.40).
+        """
+        answers, self.withheld = self.withheld, []
+        if answers and not self.delta:
+            errors = [failure for _, failure in answers if failure is not None]
+            answers = [(answers[-1][0], errors[-1] if errors else None)]
+        for nonce, failure in answers:
+            self._reply(CDS, nonce, failure)
 
     # --- requests -------------------------------------------------------------------------
 
