@@ -49,6 +49,7 @@ LOGGED_AT_ONCE: Final = 50
 # A full collection visits every object of a large mesh. What the first snapshot is made of lives
 # as long as the process: it is frozen, and later collections are rarer.
 _COLLECTION_THRESHOLD: Final = (50_000, 20, 100)
+_LONGEST_START: Final = 30.0  # seconds without collections when no first snapshot comes
 
 
 class App:
@@ -99,6 +100,16 @@ class App:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises PylotError when a listener cannot be opened."""
+        # Almost nothing of what is read at first is garbage; `_settle_garbage` looks once.
+        gc.disable()
+        timer = asyncio.get_running_loop().call_later(_LONGEST_START, gc.enable)
+        try:
+            await self._run(stop)
+        finally:
+            timer.cancel()
+            gc.enable()
+
+    async def _run(self, stop: asyncio.Event) -> None:
         async with self._listening():
             async with asyncio.TaskGroup() as group:
                 sources = group.create_task(self._registry.run(self._sources))
@@ -231,6 +242,7 @@ def _settle_garbage() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECTION_THRESHOLD)
+    gc.enable()
 
 
 def _fields(finding: Diagnostic) -> dict[str, Any]:
