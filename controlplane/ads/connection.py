@@ -101,12 +101,14 @@ class Connection:
         if payload is grpc.aio.EOF:
             return "closed before the first request"
         request, proxy = self._decode(payload, first=True)
+        del payload  # tens of kilobytes, which would live as long as the stream
         if proxy is None:
             raise AssertionError("a first request has a node")
         self._stream = stream = self._pusher.connect(
             proxy, delta=self._delta, peer=self._context.peer(), wake=self._news.set
         )
         self._handle(stream, request)
+        del request
         reader = asyncio.ensure_future(self._read(stream))
         writer = asyncio.ensure_future(self._write(stream))
         try:
@@ -127,7 +129,9 @@ class Connection:
         read = self._context.read
         while (payload := await read()) is not grpc.aio.EOF:
             request, _ = self._decode(payload, first=False)
+            del payload
             self._handle(stream, request)
+            del request  # the next one may be long in coming
 
     def _handle(self, stream: Stream, request: Request | DeltaRequest) -> None:
         effect = self._pusher.on_request(stream, request)
