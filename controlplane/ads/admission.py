@@ -39,6 +39,10 @@ class TokenBucket:
         self._tokens -= 1.0
         return wait
 
+    def give_back(self) -> None:
+        """Return a token: who took it left before its turn, and others shall not wait for that."""
+        self._tokens += 1.0
+
 
 class Flights:
     """Slots for large responses.

@@ -25,7 +25,9 @@ from controlplane.errors import OutsideError
 
 MAX_REQUEST: Final = 4 * 1024 * 1024  # bytes, as istiod
 ADMITTED_PER_SECOND: Final = 400.0
-_PATIENCE: Final = 1.0  # seconds that a new stream waits for its turn
+# Seconds that a new stream waits for its turn. A client that is refused waits longer: its
+# reconnecting is stretched each time, up to half a minute.
+PATIENCE: Final = 10.0
 
 _OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.max_receive_message_length", MAX_REQUEST),
@@ -50,13 +52,18 @@ class AdsServer:
         ready: Callable[[], bool],
         reporter: Reporter | None = None,
         admitted_per_second: float = ADMITTED_PER_SECOND,
+        patience: float = PATIENCE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock` is the pusher's monotonic clock; `reporter` hears of refused streams."""
+        """`clock` is the pusher's monotonic clock; `reporter` hears of refused streams.
+
+        A new stream that would have to wait longer than `patience` seconds is refused.
+        """
         self._pusher: Final = pusher
         self._ready: Final = ready
         self._reporter: Final = reporter or Reporter()
         self._bucket: Final = TokenBucket(admitted_per_second, clock)
+        self._patience: Final = patience
         self._flights: Final = Flights()
         self._clock: Final = clock
         self._connections: dict[Connection, None] = {}
@@ -151,8 +158,15 @@ class AdsServer:
             raise StreamError(Status.UNAVAILABLE, "the control plane is shutting down")
         if not self._ready():
             raise StreamError(Status.UNAVAILABLE, "the control plane has not read its sources yet")
-        wait = self._bucket.reserve(_PATIENCE)
+        wait = self._bucket.reserve(self._patience)
         if wait is None:
             raise StreamError(Status.RESOURCE_EXHAUSTED, "too many new streams; try again")
-        if wait:
+        if not wait:
+            return
+        try:
             await asyncio.sleep(wait)
+        except asyncio.CancelledError:
+            self._bucket.give_back()
+            raise
+        if self._draining:
+            raise StreamError(Status.UNAVAILABLE, "the control plane is shutting down")

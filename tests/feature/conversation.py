@@ -295,6 +295,7 @@ class Mesh:
         reporter: Reporter | None = None,
         ready: Callable[[], bool] = lambda: True,
         admitted_per_second: float = 400.0,
+        patience: float = 10.0,
     ) -> None:
         self.generator = FakeGenerator()
         self.world = world
@@ -307,7 +308,9 @@ class Mesh:
             reporter=reporter,
             snapshot=self.snapshot,
         )
-        self.server = AdsServer(self.pusher, ready=ready, admitted_per_second=admitted_per_second)
+        self.server = AdsServer(
+            self.pusher, ready=ready, admitted_per_second=admitted_per_second, patience=patience
+        )
         self.port = 0
 
     def becomes(self, change: FakeChange = CONFIG, **changes: Any) -> None:

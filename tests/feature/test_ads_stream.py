@@ -139,7 +139,10 @@ async def test_draining_ends_streams_with_unavailable() -> None:
 
 
 async def test_g6_too_many_new_streams_are_refused_and_old_ones_served() -> None:
-    async with serving(WORLD, admitted_per_second=3.0) as mesh, mesh.sotw() as old:
+    async with (
+        serving(WORLD, admitted_per_second=3.0, patience=1.0) as mesh,
+        mesh.sotw() as old,
+    ):
         await old.asks_and_accepts(CDS)
 
         async def tries() -> grpc.StatusCode | None:
@@ -156,6 +159,23 @@ async def test_g6_too_many_new_streams_are_refused_and_old_ones_served() -> None
         assert codes.count(None) >= 3
         mesh.becomes(clusters={"reviews": 2})
         await old.hears(CDS)
+
+
+async def test_g6_new_streams_wait_for_their_turn_and_leavers_give_it_to_others() -> None:
+    async with serving(WORLD, admitted_per_second=10.0, patience=1.5) as mesh:
+
+        async def leaves_at_once() -> None:
+            async with mesh.sotw() as envoy:
+                await envoy.asks(CDS)
+
+        async def is_served() -> None:
+            async with mesh.sotw() as envoy:
+                await envoy.asks_and_accepts(CDS)
+
+        await asyncio.gather(*(leaves_at_once() for _ in range(24)))
+        await asyncio.sleep(0.1)
+        # Those of the ten at the start who are still queued would leave no room for so many.
+        await asyncio.gather(*(is_served() for _ in range(12)))
 
 
 async def test_an_unserved_type_is_met_with_silence() -> None:
