@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from controlplane.ads.cache import Collection, NameSet, same
+from controlplane.ads.cache import Collection, Difference, NameSet, same
 from controlplane.ads.types import Names, ResourceGenerator
 from controlplane.model.names import Host
 from controlplane.model.snapshot import Snapshot
@@ -150,7 +150,9 @@ class ClassView:
                 if not same(made, old.get(name)):
                     instead[name] = made
             if instead:
-                chosen[names] = old.overlay(instead)
+                shown = chosen[names] = old.overlay(instead)
+                # Else every name would be compared, for each class, only to find these again.
+                shown.remember_difference(old, Difference(frozenset(instead), ()))
         return view
 
     def retaining(self, retained: Mapping[str, Retained]) -> ClassView:
