@@ -178,7 +178,7 @@ class Session:
             initial=watch.initial,
             before=before,
         )
-        watch.unanswered.append(sent)
+        watch.waits_for_answer(sent)
         watch.nonce_sent, watch.version_sent, watch.time_sent = nonce, version, now
         if watch.info is CDS:
             self._follow_clusters(watch, content, before=before, fresh=fresh, now=now)
@@ -287,7 +287,8 @@ class Session:
         endpoints = self.watches.get(EDS.kind)
         for resource in content.resources:
             known = before.get(resource.name) if before is not None else None
-            if same(known, resource) and watch.has_accepted(resource):
+            held = same(known, resource) and watch.has_accepted(resource)
+            if held and resource.name not in watch.doubted:
                 continue  # one that was only sent may have been rejected with its response
             if endpoints is not None and resource.eds_name in endpoints.names.names:
                 endpoints.force.add(resource.eds_name)
@@ -302,6 +303,8 @@ class Session:
     def _accept(self, watch: Watch, sent: Sent, now: float) -> None:
         watch.nonce_acked, watch.version_acked, watch.time_acked = sent.nonce, sent.version, now
         watch.accepted = sent.held_by(watch.accepted)
+        if not watch.unanswered:
+            watch.doubted.clear()
         watch.error = watch.refused = ""
         watch.retried = False
         self._answered_clusters(watch, sent)

@@ -6,7 +6,6 @@ rule that is easy to break: `sent` is what the client was told, `accepted` what 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -62,7 +61,7 @@ class Watch:
     """The state of one resource type on one stream."""
 
     __slots__ = (
-        "accepted", "based", "bisection", "brought", "dirty", "error", "force", "fresh",
+        "accepted", "based", "bisection", "brought", "dirty", "doubted", "error", "force", "fresh",
         "hold_until", "info", "initial", "last_sequence", "named", "names", "nonce_acked",
         "nonce_sent", "owed", "push", "refused", "retried", "sent", "time_acked",
         "time_sent", "unanswered", "version_acked", "version_sent", "wildcard",
@@ -83,9 +82,12 @@ class Watch:
         self.initial: Mapping[str, str] = {}  # what a delta client brought along
         self.bisection: Bisection | None = None
         self.retried = False  # whether everything was sent once more after a rejection
+        # Resources of which the client may hold another than was accepted: a rejected response
+        # can be half applied, and one that a later one overtook is never answered.
+        self.doubted: set[str] = set()
         self.refused = ""  # the version of the content that was rejected last
         self.hold_until: float | None = None
-        self.unanswered: deque[Sent] = deque(maxlen=_HISTORY)
+        self.unanswered: list[Sent] = []  # oldest first
         self.last_sequence = -1
         self.fresh = 0
         self.push = 0
@@ -139,14 +141,25 @@ class Watch:
         nonce = Nonce(f"{assembled.nonce}-{self.fresh}")
         return nonce, assembled.with_nonce(nonce)
 
+    def waits_for_answer(self, sent: Sent) -> None:
+        """Take note of a response that went out."""
+        self.unanswered.append(sent)
+        del self.unanswered[:-_HISTORY]
+
     def answered(self, nonce: str) -> Sent | None:
         """Return the response with that nonce, and forget those before it."""
-        if not any(sent.nonce == nonce for sent in self.unanswered):
-            return None
-        while True:
-            sent = self.unanswered.popleft()
+        for position, sent in enumerate(self.unanswered):
             if sent.nonce == nonce:
+                for overtaken in self.unanswered[:position]:
+                    self._doubt(overtaken)
+                del self.unanswered[: position + 1]
                 return sent
+        return None
+
+    def _doubt(self, sent: Sent) -> None:
+        self.doubted.update(
+            item.name for item in sent.content.resources if not self.has_accepted(item)
+        )
 
     def revert(self, rejected: Sent, suspects: Iterable[Resource], removed: Names) -> None:
         """The client did not take a response: it holds what it accepted before.
@@ -160,6 +173,7 @@ class Watch:
                 {item.name for item in rejected.content.resources}.intersection(self.names.names)
                 - {item.name for item in suspects}
             )
+        self._doubt(rejected)
         accepted = self.accepted
         if accepted is None:
             accepted = Collection(self.info.kind, {})
