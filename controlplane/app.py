@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -73,6 +74,7 @@ class App:
             self._publish,
             sources=[source.name for source in self._sources],
             domain=settings.domain,
+            cluster_id=settings.cluster_id,
             mesh=MeshConfig(root_namespace=settings.root_namespace),
             pacing=Pacing(
                 debounce_after=settings.debounce_after.seconds,
@@ -206,6 +208,14 @@ class App:
         left = max(0, len(new) - LOGGED_AT_ONCE) + max(0, len(gone) - LOGGED_AT_ONCE)
         if left:
             self._log.warning("config.more_problems", number=left, see="/debug/configz")
+
+
+def allow_many_files() -> None:
+    """Raise the limit of open files as far as the system lets us: a stream is one each."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def run(settings: Settings) -> None:

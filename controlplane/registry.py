@@ -52,6 +52,7 @@ class Registry:
         *,
         sources: Iterable[str],
         domain: str = "cluster.local",
+        cluster_id: str = "",
         mesh: MeshConfig | None = None,
         pacing: Pacing | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -61,7 +62,7 @@ class Registry:
         self._reporter: Final = reporter
         self._clock: Final = clock
         self._pacing: Final = pacing or Pacing()
-        self._assembler: Final = Assembler(mesh=mesh, domain=domain)
+        self._assembler: Final = Assembler(mesh=mesh, domain=domain, cluster_id=cluster_id)
         self._objects: Final[dict[str, dict[ObjectRef, _Entry]]] = {name: {} for name in sources}
         self._diagnostics: Final[dict[str, tuple[Diagnostic, ...]]] = {}
         self._waiting_for: set[str] = set(self._objects)

@@ -23,6 +23,7 @@ def render(
     ] = [],
     mesh_config: Annotated[Path | None, typer.Option(help="File with Istio's MeshConfig.")] = None,
     domain: Annotated[str, typer.Option(help="DNS domain of the cluster.")] = "cluster.local",
+    cluster_id: Annotated[str, typer.Option(help="Name of the cluster.")] = "Kubernetes",
     labels: Annotated[str, typer.Option(help="Labels of the proxy: k=v,k2=v2")] = "",
     metadata: Annotated[str, typer.Option(help="Node metadata as JSON.")] = "",
     type_: Annotated[
@@ -47,6 +48,7 @@ def render(
         config_dirs=config_dir,
         mesh_config=mesh_config,
         domain=domain,
+        cluster_id=cluster_id,
         node=node,
         labels=labels,
         metadata=metadata,

@@ -23,6 +23,7 @@ def rendered(
     config_dirs: Sequence[Path],
     mesh_config: Path | None,
     domain: str,
+    cluster_id: str,
     node: str,
     labels: str,
     metadata: str,
@@ -36,11 +37,20 @@ def rendered(
         proxy = make_proxy(node, _metadata(metadata, labels))
     except NodeError as error:
         raise UsageError(f"--node: {error}") from None
-    snapshot = load_snapshot(config_dirs, mesh_config=mesh_config, domain=domain)
-    resources = all_resources(Generator(), snapshot, proxy)
+    for path in config_dirs:
+        if not path.is_dir():
+            raise UsageError(f"--config-dir: {path} is not a directory")
+    if mesh_config is not None and not mesh_config.is_file():
+        raise UsageError(f"--mesh-config: there is no file {mesh_config}")
+    snapshot = load_snapshot(
+        config_dirs, mesh_config=mesh_config, domain=domain, cluster_id=cluster_id
+    )
+    generator = Generator()
+    resources = all_resources(generator, snapshot, proxy)
+    lost = generator.diagnostics(snapshot, generator.classify(proxy, snapshot))
     return (
         {kind: [expand(resource) for resource in resources[kind]] for kind in kinds},
-        snapshot.diagnostics,
+        tuple(dict.fromkeys((*snapshot.diagnostics, *lost))),
     )
 
 
@@ -82,5 +92,8 @@ def _metadata(text: str, labels: str) -> dict[str, Any]:
             raise UsageError(f"--labels: {pair!r} is not of the form key=value")
         pairs[key.strip()] = value.strip()
     if pairs:
-        metadata["LABELS"] = {**metadata.get("LABELS", {}), **pairs}
+        given = metadata.get("LABELS", {})
+        if not isinstance(given, dict):
+            raise UsageError("--metadata: LABELS is not an object")
+        metadata["LABELS"] = {**given, **pairs}
     return metadata

@@ -75,7 +75,7 @@ def serve(
     """
     import asyncio
 
-    from controlplane.app import run
+    from controlplane.app import allow_many_files, run
     from controlplane.errors import UsageError
     from controlplane.logs import configure
     from controlplane.settings import Settings, parse_address, parse_duration
@@ -114,4 +114,5 @@ def serve(
     if not settings.config_dirs:
         raise UsageError("there is nothing to serve: name a directory with --config-dir DIR")
     configure(log_level, log_format)
+    allow_many_files()
     asyncio.run(run(settings))

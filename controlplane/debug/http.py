@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from aiohttp import web
 
 from controlplane.debug.auth import Identity, RefusedError, permit
 from controlplane.debug.context import DebugContext, ViewError
+from controlplane.debug.patience import Patience
 from controlplane.debug.render import to_json
 from controlplane.debug.version import build_info
 from controlplane.debug.views import table
@@ -25,6 +27,7 @@ from controlplane.debug.views.request import ViewRequest
 from controlplane.errors import OutsideError
 
 CONTEXT: Final = web.AppKey("context", DebugContext)
+RUNNER: Final = web.AppKey("runner", web.AppRunner)
 IDENTITY: Final = web.RequestKey("identity", Identity)
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -53,7 +56,11 @@ async def listen(
 
     Raises OutsideError with the address when it cannot be bound.
     """
+    patience = Patience()
+    app.middlewares.insert(0, patience.middleware)
+    app.cleanup_ctx.append(partial(_watched, patience=patience))
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    app[RUNNER] = runner
     await runner.setup()
     try:
         await web.TCPSite(runner, host or None, port, ssl_context=tls).start()
@@ -62,6 +69,14 @@ async def listen(
         reason = "already in use" if error.errno == errno.EADDRINUSE else error.strerror
         raise OutsideError(f"cannot listen on {host}:{port}: {reason}") from error
     return runner
+
+
+async def _watched(app: web.Application, *, patience: Patience) -> AsyncIterator[None]:
+    """Let nobody hold connections without asking anything while the application is served."""
+    task = asyncio.create_task(patience.watch(app[RUNNER]))
+    yield
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _app(context: DebugContext) -> web.Application:

@@ -56,6 +56,7 @@ def make_snapshot(
     *,
     mesh: MeshConfig | None = None,
     domain: str = "cluster.local",
+    cluster_id: str = "",
     provenance: Mapping[ObjectRef, Provenance] | None = None,
     diagnostics: Iterable[Diagnostic] = (),
     previous: Snapshot | None = None,
@@ -63,9 +64,10 @@ def make_snapshot(
     """Return the snapshot that these objects make, whatever their order.
 
     Parts that are equal to those of `previous` are the same Python objects. `diagnostics` are
-    those of the sources; what objects say about each other is added.
+    those of the sources; what objects say about each other is added. `cluster_id` is the name of
+    the cluster that endpoints tell to be in.
     """
-    assembler = Assembler(mesh=mesh, domain=domain, previous=previous)
+    assembler = Assembler(mesh=mesh, domain=domain, cluster_id=cluster_id, previous=previous)
     known = provenance or {}
     unique: dict[ObjectRef, Object] = {}
     for item in objects:
@@ -84,13 +86,14 @@ class Assembler:
         *,
         mesh: MeshConfig | None = None,
         domain: str = "cluster.local",
+        cluster_id: str = "",
         previous: Snapshot | None = None,
     ) -> None:
         self._domain: Final = domain
         self._mesh = mesh or MeshConfig()
         self._last = previous or EMPTY
         self._inherited = previous is not None
-        self._groups: Final = Groups()
+        self._groups: Final = Groups(cluster_id)
         self._world: Final = self._groups.world
         self._provenance: dict[ObjectRef, Provenance] = {}
         self._made: dict[ObjectRef, _Made] = {}

@@ -54,13 +54,15 @@ def _clashes(snapshot: Snapshot) -> Iterator[Diagnostic]:
         for index, server in enumerate(gateway.spec.servers):
             mine = _Opened(gateway, index, server)
             others = opened.setdefault((server.port.number, server.bind), [])
-            for first in others:
-                if _on_same_pods(first.gateway, gateway):
-                    clash = _clash(first, mine)
-                    if clash is not None:
-                        yield clash
-                        break
-            others.append(mine)
+            clashes = (
+                _clash(first, mine) for first in others if _on_same_pods(first.gateway, gateway)
+            )
+            clash = next((found for found in clashes if found is not None), None)
+            if clash is not None:
+                yield clash
+            if clash is None or clash.level is not Level.ERROR:
+                # A server that lost its port is not served, so it takes nothing from later ones.
+                others.append(mine)
 
 
 def _on_same_pods(first: Gateway, second: Gateway) -> bool:

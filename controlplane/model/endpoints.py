@@ -53,6 +53,7 @@ class World(NamedTuple):
     nodes: Mapping[str, Node]
     pods_in: Callable[[str], Iterable[Pod]]  # by namespace
     entries_in: Callable[[str], Iterable[WorkloadEntry]]  # by namespace
+    cluster: str = ""  # the name of the cluster that the objects come from
 
 
 class Found(NamedTuple):
@@ -126,13 +127,18 @@ class _Collector:
             pod = self.world.pods.get(key)
             if pod is not None:
                 return pod_workload(
-                    pod, self.world.nodes.get(pod.spec.node_name or node), zone=zone
+                    pod,
+                    self.world.nodes.get(pod.spec.node_name or node),
+                    zone=zone,
+                    cluster=self.world.cluster,
                 )
         shared = (namespace, node, zone)
         made = self._workloads.get(shared)
         if made is None:
             locality = place_locality(self.world.nodes.get(node), zone)
-            made = Workload(namespace=namespace, node=node, locality=locality)
+            made = Workload(
+                namespace=namespace, node=node, locality=locality, cluster=self.world.cluster
+            )
             self._workloads[shared] = made
         return made
 
@@ -273,7 +279,8 @@ def _add_pod(pod: Pod, collector: _Collector, *, always: bool = False) -> None:
     addresses = pod_ips(pod)
     if not addresses:
         return
-    workload = pod_workload(pod, collector.world.nodes.get(pod.spec.node_name))
+    world = collector.world
+    workload = pod_workload(pod, world.nodes.get(pod.spec.node_name), cluster=world.cluster)
     health = Health.HEALTHY if always or pod_ready(pod) else Health.UNHEALTHY
     for port in collector.ports.values():
         target = port.target_port
@@ -301,6 +308,7 @@ def _add_entry(entry: WorkloadEntry, labels: Labels, collector: _Collector) -> N
         namespace=meta.namespace,
         labels=labels,
         external=collector.service.external,
+        cluster=collector.world.cluster,
     )
     _add_address(entry.spec, workload, collector, source=entry.ref)
 
@@ -351,11 +359,12 @@ def service_entry_endpoints(item: ServiceEntry, service: Service, *, world: Worl
                 namespace=namespace,
                 labels=endpoint.labels or NO_LABELS,
                 external=service.external,
+                cluster=world.cluster,
             )
             _add_address(endpoint, workload, collector, source=item.ref)
     elif spec.resolution in ("DNS", "DNS_ROUND_ROBIN"):
         itself = WorkloadEntrySpec(address=service.host)
-        workload = Workload(name=item.metadata.name, namespace=namespace)
+        workload = Workload(name=item.metadata.name, namespace=namespace, cluster=world.cluster)
         _add_address(itself, workload, collector, source=item.ref)
     else:
         return NOTHING

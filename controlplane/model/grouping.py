@@ -41,7 +41,8 @@ class Groups:
     `changed` names the Snapshot fields that may differ now; whoever reads both clears them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cluster_id: str = "") -> None:
+        self._cluster_id: Final = cluster_id
         self.objects: dict[ObjectRef, Object] = {}
         self.virtual_services: dict[ObjectRef, VirtualService] = {}
         self.destination_rules: dict[ObjectRef, DestinationRule] = {}
@@ -69,6 +70,7 @@ class Groups:
             nodes=self.nodes,
             pods_in=lambda namespace: self._pods_in.get(namespace, {}).values(),
             entries_in=lambda namespace: self._entries_in.get(namespace, {}).values(),
+            cluster=self._cluster_id,
         )
 
     def slices_of(self, namespace: str, name: str) -> Iterable[EndpointSlice]:

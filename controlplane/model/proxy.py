@@ -28,6 +28,7 @@ class ProxyType(enum.StrEnum):
 
 
 InterceptionMode = Literal["REDIRECT", "TPROXY", "NONE"]
+MAX_NODE_ID: Final = 1024
 NEWEST_VERSION: Final = (65535, 65535, 65535)
 
 
@@ -102,6 +103,8 @@ def parse_node_id(text: str) -> NodeId:
     """
     if not text:
         raise NodeError("missing node information")
+    if len(text) > MAX_NODE_ID:
+        raise NodeError(f"the node id has {len(text)} characters, more than {MAX_NODE_ID}")
     parts = text.split("~")
     if len(parts) != 4:
         raise NodeError(f"node id {text!r} is not of the form TYPE~IP~ID~DNSDOMAIN")

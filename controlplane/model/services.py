@@ -66,8 +66,8 @@ _BY_NAME: Final = {
     "tcp": Protocol.TCP,
     "udp": Protocol.UDP,
     "mongo": Protocol.MONGO,
-    "redis": Protocol.TCP,  # a Redis filter is off by default in Istio, as is MySQL's
-    "mysql": Protocol.TCP,
+    "redis": Protocol.REDIS,
+    "mysql": Protocol.MYSQL,
 }
 # Ports whose protocol lets the server speak first: detection would wait for the client.
 _SERVER_FIRST_PORTS: Final = frozenset({25, 53, 3306, 27017})

@@ -25,7 +25,7 @@ _REPLICA_HASH: Final = "pod-template-hash"
 _WORKLOAD_NAME: Final = "service.istio.io/workload-name"
 
 
-def pod_workload(pod: Pod, node: Node | None, *, zone: str = "") -> Workload:
+def pod_workload(pod: Pod, node: Node | None, *, zone: str = "", cluster: str = "") -> Workload:
     """Return the workload of a pod; `zone` counts when neither pod nor node say where it is."""
     labels = pod.metadata.labels
     return Workload(
@@ -36,12 +36,19 @@ def pod_workload(pod: Pod, node: Node | None, *, zone: str = "") -> Workload:
         node=pod.spec.node_name,
         locality=_pod_locality(labels) or place_locality(node, zone),
         network=labels.get(NETWORK, ""),
+        cluster=cluster,
         tls_mode=labels.get(TLS_MODE) or "disabled",
     )
 
 
 def entry_workload(
-    spec: WorkloadEntrySpec, *, name: str, namespace: str, labels: Labels, external: bool
+    spec: WorkloadEntrySpec,
+    *,
+    name: str,
+    namespace: str,
+    labels: Labels,
+    external: bool,
+    cluster: str = "",
 ) -> Workload:
     """Return the workload of a WorkloadEntry or of an endpoint of a ServiceEntry."""
     return Workload(
@@ -51,6 +58,7 @@ def entry_workload(
         service_account=spec.service_account,
         locality=spec.locality or _pod_locality(labels),
         network=spec.network or labels.get(NETWORK, ""),
+        cluster=cluster,
         tls_mode="disabled" if external else labels.get(TLS_MODE) or "disabled",
     )
 

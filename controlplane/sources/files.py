@@ -116,6 +116,7 @@ def load_snapshot(
     *,
     mesh_config: Path | None = None,
     domain: str = "cluster.local",
+    cluster_id: str = "",
 ) -> Snapshot:
     """Return what files say at this moment, once, with everything that is wrong with them.
 
@@ -129,6 +130,7 @@ def load_snapshot(
         (item for item, _ in delta.upserts),
         mesh=delta.mesh,
         domain=domain,
+        cluster_id=cluster_id,
         provenance={item.ref: origin for item, origin in delta.upserts},
         diagnostics=delta.diagnostics or (),
     )

@@ -39,10 +39,26 @@ def to_data(message: Any) -> dict[str, Any]:
     return data
 
 
-def _plain(value: Any) -> Any:
-    """Return JSON data with ordinary dicts: protobuf makes an OrderedDict of an Any."""
+# Fields that are maps, or hold a Struct: protobuf gives their keys in another order in each
+# process. Fields of a message stay in the order of the API.
+_MAPS: Final = frozenset(
+    {
+        "filter_metadata",
+        "json_format",
+        "table",
+        "typed_extension_protocol_options",
+        "typed_filter_metadata",
+        "typed_per_filter_config",
+    }
+)
+
+
+def _plain(value: Any, *, sort: bool = False) -> Any:
+    """Return JSON data with ordinary dicts (protobuf makes an OrderedDict of an Any), the same
+    in every process."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        keys = sorted(value) if sort else value
+        return {key: _plain(value[key], sort=sort or key in _MAPS) for key in keys}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_plain(item, sort=sort) for item in value]
     return value

@@ -40,6 +40,10 @@ _TLS: Final = (Protocol.TLS, Protocol.HTTPS)
 _Chain = HttpChain | TcpChain
 
 
+# Their servers speak first: detection would wait for the client.
+_SERVER_FIRST: Final = frozenset({Protocol.MONGO, Protocol.MYSQL})
+
+
 class _Claim(NamedTuple):
     """A service port that wants a place."""
 
@@ -243,7 +247,9 @@ class _Plan:
         """Add the chains whose matches are new; say whether the service was let in at all."""
         entry = self._entries[key]
         incoming = claim.port.protocol
-        if incoming is not entry.protocol and Protocol.MONGO in (incoming, entry.protocol):
+        if incoming is not entry.protocol and not _SERVER_FIRST.isdisjoint(
+            (incoming, entry.protocol)
+        ):
             # Detection would wait for a client of a protocol whose server speaks first.
             entry.conflicts.append(_lost(claim, entry.claims[0], key))
             return False

@@ -51,7 +51,7 @@ class Resource:
     routes or TCP proxies) the clusters. `eds_name` is the service that an EDS cluster asks for.
     """
 
-    __slots__ = ("any_bytes", "body", "clusters", "eds_name", "name", "origins", "routes", "type",
+    __slots__ = ("_size", "any_bytes", "clusters", "eds_name", "name", "origins", "routes", "type",
                  "version")  # fmt: skip
 
     def __init__(
@@ -67,13 +67,18 @@ class Resource:
     ) -> None:
         self.type: Final = kind
         self.name: Final = name
-        self.body: Final = body
         self.clusters: Final = clusters
         self.routes: Final = routes
         self.eds_name: Final = eds_name
         self.origins: Final = origins
         self.version: Final = content_hash(body)
         self.any_bytes: Final = frame_any(kind.url, body)
+        self._size: Final = len(body)
+
+    @property
+    def body(self) -> bytes:
+        """The serialised message. It is cut out anew each time: only the framed bytes are kept."""
+        return self.any_bytes[len(self.any_bytes) - self._size :]
 
     def __repr__(self) -> str:
         return f"Resource({self.type.name}, {self.name!r}, version={self.version})"

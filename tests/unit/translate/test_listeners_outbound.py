@@ -197,15 +197,12 @@ def test_without_capture_http_and_tcp_cannot_share_a_port(first_is_http: bool) -
     assert len(value.chains) == 1
 
 
-def test_mongo_never_shares_a_listener_that_detects() -> None:
-    (value,) = inputs(
-        mesh_of(service("web", http(80)), entry("m.com", tcp(80, Protocol.MONGO)))
-    ).values()
+@pytest.mark.parametrize("protocol", [Protocol.MONGO, Protocol.MYSQL])
+def test_a_server_first_protocol_never_shares_a_listener_that_detects(protocol: Protocol) -> None:
+    (value,) = inputs(mesh_of(service("web", http(80)), entry("m.com", tcp(80, protocol)))).values()
     assert losers(value) == ["m"]
     assert routes(value) == ["80"]
-    (other,) = inputs(
-        mesh_of(entry("m.com", tcp(80, Protocol.MONGO)), service("web", http(80)))
-    ).values()
+    (other,) = inputs(mesh_of(entry("m.com", tcp(80, protocol)), service("web", http(80)))).values()
     assert losers(other) == ["web"]
     assert len(other.chains) == 1
 
