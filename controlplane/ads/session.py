@@ -74,6 +74,12 @@ class SotwSession(Session):
         return READY
 
     def _answer(self, watch: Watch, request: Request, now: float) -> None:
+        if request.error is not None and watch.info.complete:
+            # The version of a rejection names what is in use: maybe a response that was taken
+            # without a word, because clusters were warming.
+            for overtaken in watch.unanswered:
+                if overtaken.version == request.version and overtaken.nonce != request.nonce:
+                    watch.accepted = overtaken.state
         sent = watch.answered(request.nonce)
         if sent is None:
             return  # answered before: only the subscription is of interest
