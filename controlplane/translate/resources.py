@@ -49,9 +49,10 @@ class Resource:
     `uses` holds the names of other resources that this one refers to: of a listener the route
     configurations that it asks RDS for, of a route configuration (and of a listener with inline
     routes or TCP proxies) the clusters. `eds_name` is the service that an EDS cluster asks for.
+    `size` is that of the message in bytes, `any_bytes` the message framed as a protobuf Any.
     """
 
-    __slots__ = ("_size", "any_bytes", "clusters", "eds_name", "name", "origins", "routes", "type",
+    __slots__ = ("any_bytes", "clusters", "eds_name", "name", "origins", "routes", "size", "type",
                  "version")  # fmt: skip
 
     def __init__(
@@ -73,12 +74,12 @@ class Resource:
         self.origins: Final = origins
         self.version: Final = content_hash(body)
         self.any_bytes: Final = frame_any(kind.url, body)
-        self._size: Final = len(body)
+        self.size: Final = len(body)
 
     @property
     def body(self) -> bytes:
         """The serialised message. It is cut out anew each time: only the framed bytes are kept."""
-        return self.any_bytes[len(self.any_bytes) - self._size :]
+        return self.any_bytes[len(self.any_bytes) - self.size :]
 
     def __repr__(self) -> str:
         return f"Resource({self.type.name}, {self.name!r}, version={self.version})"
@@ -98,7 +99,9 @@ def content_hash(body: bytes) -> str:
 
 def frame_any(type_url: str, body: bytes) -> bytes:
     """Return the serialised google.protobuf.Any of a message's bytes."""
-    return length_delimited(1, type_url.encode()) + length_delimited(2, body)
+    return b"".join(
+        (length_delimited(1, type_url.encode()), varint(2 << 3 | 2), varint(len(body)), body)
+    )
 
 
 _ONE_BYTE: Final = tuple(bytes((value,)) for value in range(0x80))

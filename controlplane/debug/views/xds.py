@@ -244,7 +244,7 @@ def _names(cached: tuple[Resource, ...]) -> dict[str, list[str]]:
 def _sizes(cached: tuple[Resource, ...]) -> dict[str, str]:
     by_type: dict[str, int] = defaultdict(int)
     for resource in cached:
-        by_type[resource.type.url] += len(resource.body)
+        by_type[resource.type.url] += resource.size
     total = sum(by_type.values())
     return {url: _human(size) for url, size in sorted(by_type.items())} | {"total": _human(total)}
 
