@@ -16,6 +16,10 @@ from controlplane.translate.resources import Resource
 REST: Final = 2.0
 """Seconds of rest after a rejection before its parts are tried: never resend at once."""
 _PAUSE: Final = 0.05  # seconds more for each failure in a row, up to REST
+_HOPELESS: Final = 16
+"""After this many failures in a row each rest is twice the one before: such a client rejects
+everything, and its trials are not to cost the others."""
+_LONGEST_REST: Final = 60.0  # seconds
 _SINGLY: Final = 8  # this many suspects are tried one by one
 
 
@@ -86,7 +90,7 @@ class Bisection:
         changed = {item.version: item for item in rejected}
         trial, self.trial = self.trial, frozenset()
         self._failures += 1
-        self.not_before = now + min(REST, _PAUSE * self._failures)
+        self.not_before = now + self._rest()
         if len(changed) == 1:
             (version, culprit), *_ = changed.items()
             self._suspects.pop(version, None)
@@ -102,6 +106,12 @@ class Bisection:
         for version in versions:
             self._suspects.pop(version, None)
             self.trial -= {version}
+
+    def _rest(self) -> float:
+        if self._failures <= _HOPELESS:
+            return min(REST, _PAUSE * self._failures)
+        doubled = min(self._failures - _HOPELESS, 10)  # 2**10 is far above the longest rest
+        return min(_LONGEST_REST, float(REST * 2**doubled))
 
     def _share(self) -> int:
         count = len(self._suspects)

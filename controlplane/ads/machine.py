@@ -225,18 +225,13 @@ class Session:
     def _refused(self, watch: Watch, base: Collection) -> dict[str, Resource | None]:
         instead: dict[str, Resource | None] = {}
         rejections = self._shared.rejections
-        if rejections.any(watch.info.kind):
-            for rejection in rejections.of(watch.info.kind):
-                resource = base.by_version.get(rejection.version)
-                if (
-                    resource is not None
-                    and rejection.concerns(self._node, self._build)
-                    and not watch.has_accepted(resource)
-                ):
-                    older = watch.predecessor(resource.name) or rejection.predecessor
-                    if older is not None and rejections.refuses(older, self._node, self._build):
-                        older = None
-                    instead[resource.name] = older
+        for rejection in rejections.concerning(watch.info.kind, self._node, self._build):
+            resource = base.by_version.get(rejection.version)
+            if resource is not None and not watch.has_accepted(resource):
+                older = watch.predecessor(resource.name) or rejection.predecessor
+                if older is not None and rejections.refuses(older, self._node, self._build):
+                    older = None
+                instead[resource.name] = older
         if watch.bisection is not None:
             watch.bisection.keep_only(base.by_version)
             for version in watch.bisection.kept_back:

@@ -130,8 +130,9 @@ def _of_stream(
         accepted = watch.accepted if watch is not None else None
         refused = {
             rejection.version: rejection
-            for rejection in rejections.of(info.kind)
-            if rejection.concerns(stream.proxy.id, stream.proxy.user_agent)
+            for rejection in rejections.concerning(
+                info.kind, stream.proxy.id, stream.proxy.user_agent
+            )
         }
         for name in sorted(concern.names(info.short, expected)):
             wanted = expected.get(name)

@@ -82,10 +82,30 @@ class Rejections:
         self._by_type: dict[ResourceType, OrderedDict[tuple[str, str], Rejection]] = {
             kind: OrderedDict() for kind in ResourceType
         }
+        # Who asks is a stream, and most streams are healthy: they must not look at what others
+        # rejected. `_spared` may hold entries that are spared no more.
+        self._by_node: dict[tuple[ResourceType, str], dict[tuple[str, str], Rejection]] = {}
+        self._spared: dict[ResourceType, dict[tuple[str, str], Rejection]] = {
+            kind: {} for kind in ResourceType
+        }
 
     def of(self, kind: ResourceType) -> Iterable[Rejection]:
         """Return the rejections of a type."""
         return self._by_type[kind].values()
+
+    def concerning(self, kind: ResourceType, node: str, build: str) -> list[Rejection]:
+        """Return the rejections of a type whose resources that node is not to get."""
+        own = self._by_node.get((kind, node))
+        spared = self._spared[kind]
+        if own is None and not spared:
+            return []
+        found = dict(own) if own is not None else {}
+        for key, rejection in tuple(spared.items()):
+            if rejection.spared:
+                found[key] = rejection
+            else:
+                del spared[key]
+        return [rejection for rejection in found.values() if rejection.concerns(node, build)]
 
     def refuses(self, resource: Resource, node: str, build: str) -> bool:
         """Whether that node is not to get the resource."""
@@ -114,12 +134,28 @@ class Rejections:
                 resource, build, message[:_MAX_MESSAGE].strip(), predecessor
             )
             while len(known) > _MAX_HASHES:
-                known.popitem(last=False)
+                self._forget(*known.popitem(last=False))
         known.move_to_end(key)
         if len(found.nodes) >= _MAX_NODES:
-            found.nodes.pop(next(iter(found.nodes)))
+            self._forget_node(key, found, next(iter(found.nodes)))
         found.nodes[node] = None
+        self._by_node.setdefault((resource.type, node), {})[key] = found
+        if found.spared:
+            self._spared[resource.type][key] = found
         return found
+
+    def _forget(self, key: tuple[str, str], rejection: Rejection) -> None:
+        for node in tuple(rejection.nodes):
+            self._forget_node(key, rejection, node)
+        self._spared[rejection.resource.type].pop(key, None)
+
+    def _forget_node(self, key: tuple[str, str], rejection: Rejection, node: str) -> None:
+        del rejection.nodes[node]
+        where = (rejection.resource.type, node)
+        known = self._by_node[where]
+        del known[key]
+        if not known:
+            del self._by_node[where]
 
     def accepted(self, resources: Iterable[Resource], *, build: str) -> bool:
         """Take note that a node of that build accepted these; return whether it frees one."""

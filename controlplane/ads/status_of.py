@@ -69,9 +69,10 @@ def _watch_status(
         last_error=watch.error,
         rejections=tuple(
             rejection_status(rejection)
-            for rejection in rejections.of(watch.info.kind)
-            if rejection.concerns(stream.proxy.id, stream.proxy.user_agent)
-            and watch.based is not None
+            for rejection in rejections.concerning(
+                watch.info.kind, stream.proxy.id, stream.proxy.user_agent
+            )
+            if watch.based is not None
             and rejection.version in watch.based.by_version
             and not watch.has_accepted(rejection.resource)
         ),
