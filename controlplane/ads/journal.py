@@ -64,6 +64,7 @@ _SHORT: Final = {
     ResourceType.ENDPOINT: "EDS",
     ResourceType.LISTENER: "LDS",
     ResourceType.ROUTE: "RDS",
+    ResourceType.NAME_TABLE: "NDS",
 }
 
 

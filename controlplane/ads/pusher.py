@@ -350,6 +350,8 @@ class Pusher:
                     held = (state.view.clusters,)
                 case ResourceType.LISTENER:
                     held = (state.view.listeners,)
+                case ResourceType.NAME_TABLE:
+                    held = (state.view.table,)
                 case _:
                     held = state.view.selections(resource.type)
             for collection in held:

@@ -56,7 +56,9 @@ EDS: Final = TypeInfo(ResourceType.ENDPOINT, "EDS", wildcard=False, complete=Fal
 LDS: Final = TypeInfo(ResourceType.LISTENER, "LDS", wildcard=True, complete=True)
 RDS: Final = TypeInfo(ResourceType.ROUTE, "RDS", wildcard=False, complete=False)
 
-TYPES: Final = (CDS, EDS, LDS, RDS)
+NDS: Final = TypeInfo(ResourceType.NAME_TABLE, "NDS", wildcard=True, complete=True)
+
+TYPES: Final = (CDS, EDS, LDS, RDS, NDS)
 """Every served type, in the order in which one change is pushed."""
 
 TYPE_BY_URL: Final[Mapping[str, TypeInfo]] = {info.url: info for info in TYPES}
@@ -75,6 +77,7 @@ UNREAD_KINDS: Final[Mapping[ResourceType, frozenset[str]]] = {
     ResourceType.ENDPOINT: frozenset({"Gateway", "VirtualService"}),
     ResourceType.LISTENER: frozenset(),
     ResourceType.ROUTE: frozenset(),
+    ResourceType.NAME_TABLE: frozenset({"Gateway", "VirtualService", "DestinationRule"}),
 }
 """Kinds whose objects a type's translation never reads: a change of those alone skips it."""
 
@@ -96,6 +99,10 @@ class ResourceGenerator(Protocol):
 
     def load_assignment(self, snapshot: Snapshot, cls: ProxyClass, cluster: str, /) -> Resource:
         """The load assignment of a cluster; empty when nobody knows it."""
+        ...
+
+    def name_table(self, snapshot: Snapshot, cls: ProxyClass, /) -> Resource:
+        """The one name table of a class, for the DNS proxies of its agents."""
         ...
 
 

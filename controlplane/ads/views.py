@@ -40,6 +40,8 @@ class ClassView:
         "_generator",
         "_retaining",
         "_selections",
+        "_table",
+        "_table_was",
         "_was",
         "cls",
         "clusters",
@@ -79,6 +81,8 @@ class ClassView:
         self._eds_names: Names | None = None
         self._selections: dict[ResourceType, WeakKeyDictionary[NameSet, Collection]] = {}
         self._was: Mapping[ResourceType, WeakKeyDictionary[NameSet, Collection]] = {}
+        self._table: Collection | None = None
+        self._table_was: Collection | None = None
         self._retaining: dict[tuple[str, ...], ClassView] = {}
 
     @classmethod
@@ -126,6 +130,9 @@ class ClassView:
             if kind in unread:
                 view._selections[kind] = WeakKeyDictionary(known)
         view._was = self._selections
+        if ResourceType.NAME_TABLE in unread:
+            view._table = self._table
+        view._table_was = self._table
         return view
 
     def after_endpoints(
@@ -142,6 +149,7 @@ class ClassView:
         )
         for kind, known in self._selections.items():
             view._selections[kind] = WeakKeyDictionary(known)
+        view._table = self._table
         chosen = view._selections.setdefault(ResourceType.ENDPOINT, WeakKeyDictionary())
         for names, old in list(chosen.items()):
             instead: dict[str, Resource | None] = {}
@@ -188,8 +196,22 @@ class ClassView:
                 return self.clusters if names is None else self.clusters.restrict(names)
             case ResourceType.LISTENER:
                 return self.listeners if names is None else self.listeners.restrict(names)
+            case ResourceType.NAME_TABLE:
+                return self.table if names is None else self.table.restrict(names)
             case _:
                 return Collection(kind, {}) if names is None else self._select(kind, names)
+
+    @property
+    def table(self) -> Collection:
+        """The name table; made when the first agent asks for it."""
+        if self._base is not None:
+            return self._base.table
+        if self._table is None:
+            made = Collection.of(
+                ResourceType.NAME_TABLE, (self._generator.name_table(self.snapshot, self.cls),)
+            )
+            self._table = made if self._table_was is None else _kept(self._table_was, made)
+        return self._table
 
     def _select(self, kind: ResourceType, names: NameSet) -> Collection:
         if self._base is not None:
@@ -260,6 +282,7 @@ class ClassView:
             self.listeners,
             *self.selections(ResourceType.ENDPOINT),
             *self.selections(ResourceType.ROUTE),
+            *(() if self.base._table is None else (self.base._table,)),
         )
 
     def uses(self) -> Names:
@@ -287,6 +310,7 @@ class ClassView:
             if id(collection) not in kept:
                 collection.superseded()
         self._was = {}
+        self._table_was = None
 
 
 def _kept(old: Collection, new: Collection) -> Collection:

@@ -18,7 +18,7 @@ from controlplane.errors import PylotError
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.meta import ObjectRef
 from controlplane.model.snapshot import Snapshot
-from controlplane.translate.resources import Resource
+from controlplane.translate.resources import Resource, ResourceType
 from controlplane.translate.scope import ProxyClass
 
 
@@ -108,6 +108,11 @@ class ViewError(PylotError):
 NOT_CONNECTED = "Proxy not connected to this Pilot instance"
 
 
+def asks_names_only(connection: ConnectionStatus) -> bool:
+    """Whether this is the stream by which an agent gets its name table, beside its Envoy's."""
+    return set(connection.watches) == {ResourceType.NAME_TABLE.url}
+
+
 def find_connection(serving: ServingStatus, proxy_id: str) -> ConnectionStatus:
     """Return the connection that `proxyID` means: an exact id or name, else the first that
     contains it.
@@ -116,10 +121,11 @@ def find_connection(serving: ServingStatus, proxy_id: str) -> ConnectionStatus:
     """
     if not proxy_id:
         raise ViewError(400, "You must provide a proxyID in the query string")
-    for connection in serving.connections:
+    connections = sorted(serving.connections, key=asks_names_only)
+    for connection in connections:
         if proxy_id in (connection.connection_id, connection.proxy.name):
             return connection
-    for connection in serving.connections:
+    for connection in connections:
         if proxy_id in connection.connection_id:
             return connection
     raise ViewError(404, f"{NOT_CONNECTED}. It may be connected to another instance: {proxy_id}")

@@ -33,6 +33,7 @@ _SHORT: Final = {
     ResourceType.ENDPOINT.url: "eds",
     ResourceType.LISTENER.url: "lds",
     ResourceType.ROUTE.url: "rds",
+    ResourceType.NAME_TABLE.url: "nds",
     "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret": "sds",
     "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig": "ecds",
     "type.googleapis.com/istio.networking.nds.v1.NameTable": "nds",

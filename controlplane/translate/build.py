@@ -22,6 +22,7 @@ from controlplane.translate.listeners import (
     outbound_listener_inputs,
 )
 from controlplane.translate.memo import Memo
+from controlplane.translate.name_table import name_table
 from controlplane.translate.resources import Resource, Translated
 from controlplane.translate.routes import RouteInput, join_route, route_input
 from controlplane.translate.scope import Classifier, ProxyClass
@@ -31,13 +32,14 @@ from controlplane.translate.virtual_hosts import build_virtual_host
 class _ClassResults:
     """What was asked for one class within one snapshot."""
 
-    __slots__ = ("assignments", "clusters", "diagnostics", "listeners", "routes")
+    __slots__ = ("assignments", "clusters", "diagnostics", "listeners", "name_table", "routes")
 
     def __init__(self) -> None:
         self.clusters: tuple[Resource, ...] | None = None
         self.listeners: tuple[Resource, ...] | None = None
         self.routes: dict[str, Resource] = {}
         self.assignments: dict[str, Resource] = {}
+        self.name_table: Resource | None = None
         self.diagnostics: dict[str, tuple[Diagnostic, ...]] = {}
 
 
@@ -109,6 +111,13 @@ class Generator:
             found = results.routes[name] = _present(made)
             results.diagnostics[f"route {name}"] = made.diagnostics
         return found
+
+    def name_table(self, snapshot: Snapshot, cls: ProxyClass) -> Resource:
+        """Return the name table that the agents of a class answer DNS from."""
+        results = self._of(snapshot, cls)
+        if results.name_table is None:
+            results.name_table = name_table(snapshot, cls.outbound)
+        return results.name_table
 
     def load_assignment(self, snapshot: Snapshot, cls: ProxyClass, cluster: str) -> Resource:
         """Return a cluster's load assignment; an unknown cluster gives an empty one."""

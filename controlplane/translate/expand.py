@@ -18,6 +18,7 @@ _MESSAGES: Final = {
     ResourceType.ENDPOINT: envoy.ClusterLoadAssignment,
     ResourceType.LISTENER: envoy.Listener,
     ResourceType.ROUTE: envoy.RouteConfiguration,
+    ResourceType.NAME_TABLE: envoy.NameTable,
 }
 
 

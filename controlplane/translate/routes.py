@@ -36,14 +36,19 @@ class RouteInput(Model):
     diagnostics: tuple[Diagnostic, ...] = ()
 
 
-def route_input(snapshot: Snapshot, cls: OutboundClass, name: str) -> RouteInput:
-    """Return what the route configuration of a name is made of, for one proxy class."""
+def route_input(
+    snapshot: Snapshot, cls: OutboundClass, name: str, routes: SidecarRoutes | None = None
+) -> RouteInput:
+    """Return what the route configuration of a name is made of, for one proxy class.
+
+    `routes` are those of the class in this snapshot, for a caller that asks for many names.
+    """
     if cls.is_router:
         hosts = gateway_virtual_hosts(snapshot, cls, name)
         if hosts is None:
             return RouteInput(name=RouteName(name), known=False)
         return RouteInput(name=RouteName(name), virtual_hosts=hosts)
-    routes = SidecarRoutes(snapshot, cls)
+    routes = routes or SidecarRoutes(snapshot, cls)
     if name == HTTP_PROXY:
         # The domains carry ports here, one listener serving all of them; Envoy must not drop
         # the port of a request before it looks for one.

@@ -8,10 +8,10 @@ claims of one domain would make Envoy refuse the whole route configuration.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
+from controlplane.model.base import FrozenDict
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.mesh import EgressProxy
 from controlplane.model.names import (
@@ -23,12 +23,13 @@ from controlplane.model.names import (
     is_wildcard,
     outbound_cluster,
 )
-from controlplane.model.services import Protocol, Service, ServicePort
+from controlplane.model.services import Service
 from controlplane.model.snapshot import Snapshot
 from controlplane.model.virtual_services import MeshRules, RoutingRule, mesh_hosts
 from controlplane.translate.destinations import Destinations
 from controlplane.translate.http_route import HttpRouteInput
 from controlplane.translate.scope import OutboundClass
+from controlplane.translate.service_hosts import Defaults, Selections, ServiceHosts, carries_http
 from controlplane.translate.virtual_hosts import (
     ALLOW_ANY,
     BLOCK_ALL,
@@ -36,17 +37,15 @@ from controlplane.translate.virtual_hosts import (
     ForwardContent,
     RefuseContent,
     RuleContent,
-    ServiceContent,
     VirtualHostInput,
     bracketed,
-    service_domains,
     with_port,
 )
 
 HTTP_PROXY: Final = "http_proxy"
 # Hosts that are no services are routed on this port only, whatever port they are called on.
 DEFAULT_PORT: Final = 80
-_MAX_ALIASES: Final = 10
+_NOTHING: Final[Mapping[Host, Service]] = FrozenDict()
 
 
 class _Plan(NamedTuple):
@@ -62,24 +61,15 @@ class _Plan(NamedTuple):
 class SidecarRoutes:
     """The routes of one sidecar class in one snapshot."""
 
-    def __init__(self, snapshot: Snapshot, cls: OutboundClass) -> None:
+    def __init__(
+        self, snapshot: Snapshot, cls: OutboundClass, hosts: ServiceHosts | None = None
+    ) -> None:
+        """`hosts` is what is remembered of the class's services, if it fits the snapshot."""
         self._snapshot: Final = snapshot
         self._cls: Final = cls
         self._destinations: Final = Destinations(snapshot, cls)
+        self._hosts: Final = hosts if hosts is not None else ServiceHosts(snapshot, cls)
         self._rules: Final[MeshRules] = snapshot.routing.for_mesh(cls.namespace)
-
-    @cached_property
-    def _services(self) -> dict[Host, Service]:
-        """The services that the class sees, oldest first. A single service needs none of it."""
-        return {
-            service.host: service
-            for service in self._snapshot.services
-            if self._destinations.sees(service)
-        }
-
-    @cached_property
-    def _aliases(self) -> dict[Host, tuple[Host, ...]]:
-        return _aliases(self._services)
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
@@ -97,17 +87,21 @@ class SidecarRoutes:
 
     def port(self, port: int) -> tuple[VirtualHostInput, ...]:
         """Return the virtual hosts of a shared port, by name, without the catch-all."""
-        return _share_domains(list(self._plans(port)), ported=None)
+        ruled = list(self._ruled(port))
+        found = _replace(self._hosts.defaults(port), ruled)
+        if found is None:
+            return _share_domains([*ruled, *self._unruled(port, ruled)], ported=None)
+        return found
 
     def all_ports(self) -> tuple[VirtualHostInput, ...]:
         """Return the virtual hosts of every port for a listener that serves them all.
 
         Port 80 also has the domains without a port.
         """
-        ports = {port.number for service in self._services.values() for port in service.ports}
-        plans = [
-            (plan, port) for port in sorted({*ports, DEFAULT_PORT}) for plan in self._plans(port)
-        ]
+        plans: list[tuple[_Plan, int]] = []
+        for port in sorted({*self._hosts.by_port, DEFAULT_PORT}):
+            ruled = list(self._ruled(port))
+            plans += ((plan, port) for plan in (*ruled, *self._unruled(port, ruled)))
         return _share_domains([plan for plan, _ in plans], ported=[port for _, port in plans])
 
     def sniffed(self, host: str, port: int) -> tuple[VirtualHostInput, ...]:
@@ -116,7 +110,7 @@ class SidecarRoutes:
         Empty when the service is gone or the port carries no HTTP.
         """
         service = self._destinations.service(host)
-        if service is None or not _carries_http(service.port(port)):
+        if service is None or not carries_http(service.port(port)):
             return ()
         chosen: tuple[HttpRouteInput, ...] = ()
         for rule in self._rules.candidates(service.host):
@@ -127,7 +121,9 @@ class SidecarRoutes:
             VirtualHostInput(
                 name=with_port(service.host, port),
                 domains=("*",),
-                content=RuleContent(rules=(chosen,)) if chosen else self._default(service, port),
+                content=RuleContent(rules=(chosen,))
+                if chosen
+                else self._hosts.content(service, port),
                 sources=((service.ref, ""),),
             ),
         )
@@ -144,35 +140,40 @@ class SidecarRoutes:
             name=ALLOW_ANY, domains=("*",), content=ForwardContent(cluster=cluster)
         )
 
-    def _plans(self, port: int) -> Iterator[_Plan]:
-        here = {
-            host: service
-            for host, service in self._services.items()
-            if service.port(port) is not None
-        }
-        ruled: set[Host] = set()
+    def _ruled(self, port: int) -> Iterator[_Plan]:
+        """Yield what VirtualServices route on a port, the oldest first."""
+        here = self._hosts.by_port.get(port, _NOTHING)
+        known, selections = self._hosts.selections(port), Selections()
         for rule in self._rules.rules:
             registered, others = self._split(rule, here)
-            callable_ = [service for service in registered if _carries_http(service.port(port))]
+            callable_ = [service for service in registered if carries_http(service.port(port))]
             if not callable_ and port != DEFAULT_PORT:
                 continue
-            chosen = self._destinations.select(rule, gateway=MESH_GATEWAY, port=port)
-            if not chosen:
+            content = known[rule] if rule in known else self._select(rule, port)
+            selections[rule] = content
+            if content is None:
                 continue
-            content = RuleContent(rules=(chosen,))
             for host in others:
                 yield _Plan(with_port(host, port), (bracketed(host),), (host,), content, None)
             for service in callable_:
-                ruled.add(service.host)
                 yield self._plan(service, port, content)
-        for service in here.values():
-            if service.host in ruled or service.alias_of is not None:
+        self._hosts.remember_selections(port, selections)
+
+    def _select(self, rule: RoutingRule, port: int) -> RuleContent | None:
+        chosen = self._destinations.select(rule, gateway=MESH_GATEWAY, port=port)
+        return RuleContent(rules=(chosen,)) if chosen else None
+
+    def _unruled(self, port: int, ruled: list[_Plan]) -> Iterator[_Plan]:
+        """Yield the services of a port that no VirtualService routes."""
+        taken = {plan.service.host for plan in ruled if plan.service is not None}
+        for service in self._hosts.by_port.get(port, _NOTHING).values():
+            if service.host in taken or service.alias_of is not None:
                 continue
-            if _carries_http(service.port(port)):
-                yield self._plan(service, port, self._default(service, port))
+            if carries_http(service.port(port)):
+                yield self._plan(service, port, self._hosts.content(service, port))
 
     def _split(
-        self, rule: RoutingRule, here: dict[Host, Service]
+        self, rule: RoutingRule, here: Mapping[Host, Service]
     ) -> tuple[list[Service], list[Host]]:
         """Return the services that a rule routes, and its hosts that are no services here.
 
@@ -198,25 +199,47 @@ class SidecarRoutes:
         return registered, others
 
     def _plan(self, service: Service, port: int, content: Content) -> _Plan:
-        cls = self._cls
-        aliases = self._aliases.get(service.host, ())
-        domains = service_domains(
-            service.host,
-            aliases=aliases,
-            headless=service.is_headless,
-            addresses=tuple(_addresses(service, cls)),
-            dns_domain=cls.dns_domain,
+        hosts = self._hosts
+        return _Plan(
+            with_port(service.host, port),
+            hosts.domains(service),
+            hosts.own_names(service),
+            content,
+            service,
         )
-        own = (service.host, *aliases)
-        return _Plan(with_port(service.host, port), domains, own, content, service)
 
-    def _default(self, service: Service, port: int) -> ServiceContent:
-        return ServiceContent(
-            host=service.host,
-            port=port,
-            affinity=self._destinations.affinity(service.host, subset="", port=port),
-            retries=self._snapshot.mesh.default_http_retry_policy,
+
+def _replace(defaults: Defaults | None, ruled: list[_Plan]) -> tuple[VirtualHostInput, ...] | None:
+    """Return the virtual hosts of a port with those that VirtualServices route put in.
+
+    The short way to what `_share_domains` returns; None where a domain is claimed twice, so
+    that the long way has to be gone.
+    """
+    if defaults is None:
+        return None
+    instead: dict[str, VirtualHostInput] = {}
+    claimed: set[str] = set()
+    for plan in ruled:
+        if plan.name in instead:
+            continue
+        usual = defaults.by_name.get(plan.name)
+        if plan.service is not None:
+            if usual is None:
+                return None  # an ExternalName: its domains are also those of its target
+            domains, sources = usual.domains, usual.sources
+        else:
+            lowered = [domain.lower() for domain in plan.domains]
+            if not (claimed.isdisjoint(lowered) and defaults.domains.isdisjoint(lowered)):
+                return None
+            claimed.update(lowered)
+            domains, sources = plan.domains, ()
+        instead[plan.name] = VirtualHostInput(
+            name=plan.name, domains=domains, content=plan.content, sources=sources
         )
+    chosen = {**defaults.by_name, **instead}
+    if len(chosen) == len(defaults.by_name):
+        return tuple(chosen.values())
+    return tuple(sorted(chosen.values(), key=lambda value: value.name))
 
 
 def _share_domains(plans: list[_Plan], *, ported: list[int] | None) -> tuple[VirtualHostInput, ...]:
@@ -257,33 +280,6 @@ def _share_domains(plans: list[_Plan], *, ported: list[int] | None) -> tuple[Vir
                 )
             )
     return tuple(sorted(out, key=lambda value: value.name))
-
-
-def _carries_http(port: ServicePort | None) -> bool:
-    return port is not None and (port.protocol.is_http or port.protocol is Protocol.UNSUPPORTED)
-
-
-def _addresses(service: Service, cls: OutboundClass) -> Iterator[str]:
-    for address in service.addresses:
-        if "/" in address or address in ("0.0.0.0", "::", "None"):
-            continue
-        if cls.ipv6 if ":" in address else cls.ipv4:
-            yield address
-
-
-def _aliases(services: dict[Host, Service]) -> dict[Host, tuple[Host, ...]]:
-    """Return, for each service, the ExternalName services that lead to it, by way of others too."""
-    found: dict[Host, list[Host]] = {}
-    for service in services.values():
-        target = service.alias_of
-        for _ in range(_MAX_ALIASES):
-            behind = services.get(target) if target is not None else None
-            if behind is None or behind.alias_of is None:
-                break
-            target = behind.alias_of
-        if target is not None and target in services and services[target].alias_of is None:
-            found.setdefault(target, []).append(service.host)
-    return {host: tuple(sorted(names)) for host, names in found.items()}
 
 
 def _egress_cluster(proxy: EgressProxy) -> ClusterName:

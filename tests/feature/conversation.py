@@ -22,7 +22,7 @@ import msgspec
 from controlplane.ads.pusher import Pusher
 from controlplane.ads.reporter import Reporter
 from controlplane.ads.server import AdsServer
-from controlplane.ads.types import TypeInfo
+from controlplane.ads.types import NDS, TypeInfo
 from controlplane.ads.wire import DELTA_METHOD, SERVICE, SOTW_METHOD
 from controlplane.model.names import Host
 from controlplane.translate.envoy import (
@@ -268,7 +268,7 @@ def _info(answer: Answer) -> TypeInfo:
 
 
 def _name(entry: Any) -> str:
-    """Return a packed resource's name: field 1 of all four types."""
+    """Return a packed resource's name; a name table has none."""
     from controlplane.translate.envoy import (
         Cluster,
         ClusterLoadAssignment,
@@ -276,6 +276,8 @@ def _name(entry: Any) -> str:
         RouteConfiguration,
     )
 
+    if entry.type_url == NDS.url:
+        return ""
     kinds: tuple[Any, ...] = (Cluster, ClusterLoadAssignment, Listener, RouteConfiguration)
     for kind in kinds:
         if entry.type_url.endswith(kind.DESCRIPTOR.full_name):

@@ -25,6 +25,7 @@ from controlplane.translate.envoy import (
     LbEndpoint,
     Listener,
     LocalityLbEndpoints,
+    NameTable,
     Route,
     RouteAction,
     RouteConfiguration,
@@ -168,6 +169,12 @@ class FakeGenerator:
         known = host in world.clusters or host in world.endpoints
         addresses = tuple(world.endpoints.get(host, ())) if known else ()
         return self._assignment(cluster, addresses)
+
+    def name_table(self, snapshot: Snapshot, cls: ProxyClass) -> Resource:
+        table = NameTable()
+        for host in self.world(snapshot).clusters:
+            table.table[host].ips.extend(self.world(snapshot).endpoints.get(host, ()))
+        return Resource(ResourceType.NAME_TABLE, "", serialise(table))
 
     def _cluster(self, host: str, number: int, broken: bool) -> Resource:
         key = ("c", host, number, broken)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from controlplane.ads.status import ConnectionStatus, RejectionStatus, ServingStatus, WatchStatus
+from controlplane.debug.context import asks_names_only
 from controlplane.debug.render import timestamp
 from controlplane.debug.views.request import Rendering, ViewRequest
 from controlplane.model.diagnostics import Diagnostic
@@ -53,14 +54,15 @@ def sync_state(watch: WatchStatus | None) -> SyncState:
 
 
 def syncz(request: ViewRequest) -> Rendering:
-    """What was sent to each proxy and what it acknowledged; `namespace` narrows."""
+    """What was sent to each Envoy and what it acknowledged; `namespace` narrows."""
     namespace = request.params.get("namespace", "")
     return partial(
         _statuses,
         [
             connection
             for connection in request.serving.connections
-            if not namespace or connection.proxy.namespace == namespace
+            if (not namespace or connection.proxy.namespace == namespace)
+            and not asks_names_only(connection)
         ],
         request.cluster_id,
     )
