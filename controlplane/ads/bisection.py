@@ -26,10 +26,11 @@ _SINGLY: Final = 8  # this many suspects are tried one by one
 class Bisection:
     """The suspects of one type on one stream."""
 
-    __slots__ = ("_failures", "_size", "_suspects", "deadline", "not_before", "trial")
+    __slots__ = ("_failures", "_group", "_size", "_suspects", "deadline", "not_before", "trial")
 
     def __init__(self, suspects: Iterable[Resource], now: float) -> None:
         self._suspects: dict[str, Resource] = {item.version: item for item in suspects}
+        self._group = 0  # so many of the first suspects are known to hide a culprit
         self._size = self._share()
         self._failures = 0
         self.trial: Names = frozenset()
@@ -70,16 +71,24 @@ class Bisection:
     def keep_only(self, versions: Iterable[str]) -> None:
         """Forget suspects that are no longer wanted anyway."""
         wanted = set(versions)
+        if self._suspects.keys() <= wanted:
+            return
         self._suspects = {key: item for key, item in self._suspects.items() if key in wanted}
         self.trial &= wanted
+        self._start_over()
 
     def passed(self) -> None:
         """The trial was accepted."""
         for version in self.trial:
             self._suspects.pop(version, None)
+        rest = self._group - len(self.trial)
         self.trial = frozenset()
         self._failures = 0
-        self._size = self._share()
+        if rest > 0:
+            # The culprit is in what is left of the part that was rejected.
+            self._group, self._size = rest, max(1, rest // 2)
+        else:
+            self._start_over()
 
     def failed(self, rejected: Iterable[Resource], now: float) -> Resource | None:
         """The trial was rejected; return the culprit when it is found.
@@ -94,10 +103,11 @@ class Bisection:
         if len(changed) == 1:
             (version, culprit), *_ = changed.items()
             self._suspects.pop(version, None)
-            self._size = self._share()
+            self._start_over()
             return culprit
         rest = {key: item for key, item in self._suspects.items() if key not in changed}
         self._suspects = {**changed, **rest}
+        self._group = len(changed)
         self._size = max(1, (len(trial) or len(changed)) // 2)
         return None
 
@@ -106,6 +116,11 @@ class Bisection:
         for version in versions:
             self._suspects.pop(version, None)
             self.trial -= {version}
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._group = 0
+        self._size = self._share()
 
     def _rest(self) -> float:
         if self._failures <= _HOPELESS:

@@ -181,9 +181,9 @@ class Rejections:
         )
 
 
-# Characters of names; after one a full stop or colon may end the sentence.
+# What a name goes on with; a full stop or colon after it may also end the sentence.
 _BEFORE: Final = r"[\w.\-|~/*]"
-_AFTER: Final = r"[\w\-|~/*]"
+_AFTER: Final = r"[\w\-|~/*]|\.\w"
 
 
 def named_in(message: str, resources: Iterable[Resource]) -> tuple[Resource, ...]:

@@ -276,7 +276,7 @@ def test_the_model_would_notice_a_lost_update() -> None:
 SOAK = int(os.environ.get("PYLOT_SOAK") or 1)
 TestEngine = Engine.TestCase
 TestEngine.settings = settings(
-    max_examples=60 * SOAK,
+    max_examples=150 * SOAK,
     stateful_step_count=40,
     deadline=None,
     report_multiple_bugs=False,

@@ -1,0 +1,79 @@
+"""Collections: content decides the version, and work is done once."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+
+from controlplane.ads.cache import Collection, NameSets
+from controlplane.model.names import Host
+from controlplane.translate.resources import Resource, ResourceType
+
+
+def cluster(name: str, body: bytes = b"x") -> Resource:
+    return Resource(ResourceType.CLUSTER, name, name.encode() + body)
+
+
+def collection(*items: Resource) -> Collection:
+    return Collection.of(ResourceType.CLUSTER, items)
+
+
+A, B = cluster("a"), cluster("b")
+
+
+def test_the_version_follows_the_content_and_not_the_order() -> None:
+    assert collection(A, B).version == collection(B, A).version
+    assert collection(A, B).version != collection(A).version
+    assert collection(A).version != collection(cluster("a", b"y")).version
+
+
+def test_the_first_of_equal_names_wins() -> None:
+    assert collection(A, cluster("a", b"y")).by_name == {"a": A}
+
+
+def test_a_difference_has_what_changed_and_what_went() -> None:
+    new = collection(cluster("a", b"y"), cluster("c"))
+    difference = new.difference(collection(A, B))
+    assert difference.changed == {"a", "c"}
+    assert difference.removed == ("b",)
+    assert new.difference(new).changed == frozenset()
+    assert new.difference(None).changed == {"a", "c"}
+
+
+def test_a_response_is_assembled_once() -> None:
+    held = collection(A, B)
+    sequences = itertools.count()
+    first = held.content(frozenset({"a"})).sotw(sequences)
+    assert held.content(frozenset({"a"})).sotw(sequences) is first
+    assert next(sequences) == 1
+    assert held.content(frozenset({"a", "b"})) is held.content()
+
+
+def test_an_overlay_replaces_and_leaves_out_and_is_shared() -> None:
+    held = collection(A, B)
+    older = cluster("a", b"older")
+    shown = held.overlay({"a": older, "b": None})
+    assert shown.by_name == {"a": older}
+    assert held.overlay({"b": None, "a": older}) is shown
+    assert held.overlay({}) is held
+
+
+def test_equal_sets_of_names_are_one_object_while_they_are_used() -> None:
+    sets = NameSets()
+    first = sets.intern(["outbound|80||a.b", "outbound|90|v1|a.b", "other"])
+    assert sets.intern({"other", "outbound|80||a.b", "outbound|90|v1|a.b"}) is first
+    assert sorted(first.of_hosts([Host("a.b"), Host("nobody")])) == [
+        "outbound|80||a.b",
+        "outbound|90|v1|a.b",
+    ]
+    del first
+    gc.collect()
+    assert sets.intern(["other"]).names == {"other"}
+
+
+def test_a_superseded_collection_frees_its_responses() -> None:
+    held = collection(A, B)
+    held.content().sotw(itertools.count())
+    assert held.assembled_size > 0
+    held.superseded()
+    assert held.assembled_size == 0

@@ -1,0 +1,107 @@
+"""Responses that are joined from bytes read the same in an independent codec."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+import pytest
+
+from controlplane.ads.cache import Collection
+from controlplane.ads.types import CDS
+from controlplane.ads.wire import (
+    Failure,
+    RequestError,
+    decode_delta_request,
+    decode_request,
+)
+from controlplane.errors import NodeError
+from controlplane.translate.envoy import DeltaDiscoveryRequest, DiscoveryRequest, Node
+from controlplane.translate.resources import Resource, ResourceType
+
+with warnings.catch_warnings():
+    # The library warns about its own use of pydantic while it is being imported.
+    warnings.simplefilter("ignore")
+    from envoy_data_plane.envoy.service.discovery import v3 as betterproto
+
+NODE = "sidecar~1.1.1.1~app.test~default.svc.cluster.local"
+
+
+def cluster(name: str, body: bytes = b"") -> Resource:
+    raw = name.encode()
+    return Resource(ResourceType.CLUSTER, name, bytes([10, len(raw)]) + raw + body)
+
+
+COLLECTION = Collection.of(ResourceType.CLUSTER, [cluster("a"), cluster("b" * 100)])
+
+
+def test_a_state_of_the_world_response_is_read_by_betterproto() -> None:
+    made = COLLECTION.content().sotw(itertools.count(7))
+    message = betterproto.DiscoveryResponse.parse(made.payload)
+    assert message.version_info == made.version == COLLECTION.version
+    assert message.nonce == made.nonce == f"{made.version}-7"
+    assert message.type_url == CDS.url
+    assert [entry.value for entry in message.resources] == [
+        item.body for item in COLLECTION.by_name.values()
+    ]
+    assert {entry.type_url for entry in message.resources} == {CDS.url}
+
+
+def test_a_delta_response_is_read_by_betterproto() -> None:
+    made = COLLECTION.content(frozenset({"a"}), ("gone", "too")).delta(itertools.count())
+    message = betterproto.DeltaDiscoveryResponse.parse(made.payload)
+    assert [(entry.name, entry.version) for entry in message.resources] == [
+        ("a", COLLECTION.by_name["a"].version)
+    ]
+    entry = message.resources[0].resource
+    assert entry is not None
+    assert entry.value == COLLECTION.by_name["a"].body
+    assert message.removed_resources == ["gone", "too"]
+    assert message.system_version_info == made.version
+
+
+def test_another_nonce_goes_before_the_same_body() -> None:
+    made = COLLECTION.content().sotw(itertools.count())
+    again = betterproto.DiscoveryResponse.parse(made.with_nonce(type(made.nonce)("other")))
+    first = betterproto.DiscoveryResponse.parse(made.payload)
+    assert again.nonce == "other"
+    assert again.resources == first.resources
+
+
+def test_a_request_is_decoded_without_its_node() -> None:
+    message = DiscoveryRequest(
+        type_url=CDS.url, resource_names=["a"], version_info="v", response_nonce="n"
+    )
+    message.error_detail.code = 13
+    message.error_detail.message = "no"
+    request, proxy = decode_request(message.SerializeToString(), first=False)
+    assert proxy is None
+    assert (request.names, request.version, request.nonce) == (("a",), "v", "n")
+    assert request.error == Failure(13, "no")
+
+
+def test_the_node_of_a_first_request_becomes_a_proxy_and_its_extensions_are_sifted() -> None:
+    node = Node(id=NODE, cluster="app.default", user_agent_name="envoy")
+    node.user_agent_build_version.version.major_number = 1
+    node.user_agent_build_version.version.minor_number = 40
+    node.metadata.update({"NAMESPACE": "shop", "LABELS": {"app": "web"}, "PROXY_CONFIG": {"n": 3}})
+    node.locality.region, node.locality.zone = "r", "z"
+    for name in ("istio.stats", "envoy.filters.http.router"):
+        node.extensions.add().name = name
+    message = DeltaDiscoveryRequest(type_url=CDS.url, node=node)
+    _, proxy = decode_delta_request(message.SerializeToString(), first=True)
+    assert proxy is not None
+    assert (proxy.namespace, proxy.labels, proxy.locality) == ("shop", {"app": "web"}, "r/z")
+    assert proxy.extensions == {"istio.stats"}
+    assert proxy.user_agent == "envoy/1.40.0"
+
+
+@pytest.mark.parametrize("payload", [b"\xff", b"\x0a\x05ab", b"\x12\x01\xff"])
+def test_bytes_that_are_no_request_are_an_error(payload: bytes) -> None:
+    with pytest.raises(RequestError):
+        decode_request(payload, first=False)
+
+
+def test_a_first_request_without_a_node_is_an_error() -> None:
+    with pytest.raises(NodeError, match="missing node information"):
+        decode_request(DiscoveryRequest(type_url=CDS.url).SerializeToString(), first=True)
