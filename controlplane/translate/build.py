@@ -25,19 +25,32 @@ from controlplane.translate.memo import Memo
 from controlplane.translate.name_table import name_table
 from controlplane.translate.resources import Resource, Translated
 from controlplane.translate.routes import RouteInput, join_route, route_input
-from controlplane.translate.scope import Classifier, ProxyClass
+from controlplane.translate.scope import Classifier, OutboundClass, ProxyClass
+from controlplane.translate.service_hosts import ServiceHosts
+from controlplane.translate.sidecar_routes import SidecarRoutes
 from controlplane.translate.virtual_hosts import build_virtual_host
+
+_CLASSES_KEPT: Final = 1024  # whose services are remembered from one snapshot to the next
 
 
 class _ClassResults:
     """What was asked for one class within one snapshot."""
 
-    __slots__ = ("assignments", "clusters", "diagnostics", "listeners", "name_table", "routes")
+    __slots__ = (
+        "assignments",
+        "clusters",
+        "diagnostics",
+        "listeners",
+        "name_table",
+        "routes",
+        "sidecar_routes",
+    )
 
     def __init__(self) -> None:
         self.clusters: tuple[Resource, ...] | None = None
         self.listeners: tuple[Resource, ...] | None = None
         self.routes: dict[str, Resource] = {}
+        self.sidecar_routes: SidecarRoutes | None = None
         self.assignments: dict[str, Resource] = {}
         self.name_table: Resource | None = None
         self.diagnostics: dict[str, tuple[Diagnostic, ...]] = {}
@@ -56,6 +69,7 @@ class Generator:
         self._snapshot = EMPTY
         self._classifier = Classifier(EMPTY)
         self._results: dict[ProxyClass, _ClassResults] = {}
+        self._service_hosts: dict[OutboundClass, ServiceHosts] = {}
 
     def classify(self, proxy: Proxy, snapshot: Snapshot) -> ProxyClass:
         """Return the class of a proxy in this snapshot."""
@@ -107,7 +121,9 @@ class Generator:
         results = self._of(snapshot, cls)
         found = results.routes.get(name)
         if found is None:
-            made = self._route(route_input(snapshot, cls.outbound, name))
+            if results.sidecar_routes is None:
+                results.sidecar_routes = self._sidecar_routes(snapshot, cls.outbound)
+            made = self._route(route_input(snapshot, cls.outbound, name, results.sidecar_routes))
             found = results.routes[name] = _present(made)
             results.diagnostics[f"route {name}"] = made.diagnostics
         return found
@@ -149,11 +165,22 @@ class Generator:
     def _join(self, value: RouteInput) -> Translated:
         return join_route(value, tuple(self._virtual_host(host) for host in value.virtual_hosts))
 
+    def _sidecar_routes(self, snapshot: Snapshot, cls: OutboundClass) -> SidecarRoutes:
+        known = self._service_hosts.get(cls)
+        if known is None:
+            if len(self._service_hosts) >= _CLASSES_KEPT:
+                self._service_hosts.clear()
+            known = self._service_hosts[cls] = ServiceHosts(snapshot, cls)
+        return SidecarRoutes(snapshot, cls, known)
+
     def _enter(self, snapshot: Snapshot) -> None:
         if snapshot is not self._snapshot:
             self._snapshot = snapshot
             self._classifier = Classifier(snapshot)
             self._results = {}
+            self._service_hosts = {
+                cls: hosts for cls, hosts in self._service_hosts.items() if hosts.fits(snapshot)
+            }
             for memo in (
                 self._cluster,
                 self._inbound_cluster,

@@ -1,0 +1,187 @@
+"""What services alone make of a class's virtual hosts: a VirtualService changes none of it.
+
+Owns the services that a class sees, by port, their domains, and the virtual hosts that they have
+while no VirtualService speaks for them. Must not know VirtualServices. The rule that is easy to
+break: everything read here is compared by `fits`, and nothing else may be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Final, NamedTuple
+
+from controlplane.model.names import Host
+from controlplane.model.services import Protocol, Service, ServicePort
+from controlplane.model.snapshot import Snapshot
+from controlplane.model.virtual_services import RoutingRule
+from controlplane.translate.destinations import Destinations
+from controlplane.translate.scope import OutboundClass
+from controlplane.translate.virtual_hosts import (
+    RuleContent,
+    ServiceContent,
+    VirtualHostInput,
+    service_domains,
+    with_port,
+)
+
+Selections = dict[RoutingRule, RuleContent | None]
+"""What of each VirtualService holds for a class on one port; None where nothing does."""
+
+_MAX_ALIASES: Final = 10
+
+
+class Defaults(NamedTuple):
+    """The virtual hosts of a port without any VirtualService, when no two share a domain."""
+
+    by_name: Mapping[str, VirtualHostInput]  # sorted
+    domains: frozenset[str]  # in lower case
+
+
+class ServiceHosts:
+    """The services of one sidecar class, remembered for as long as they stay the same."""
+
+    def __init__(self, snapshot: Snapshot, cls: OutboundClass) -> None:
+        # Without its other parts, so that they are neither read nor kept.
+        self._snapshot: Final = Snapshot(
+            mesh=snapshot.mesh,
+            services=snapshot.services,
+            service_by_host=snapshot.service_by_host,
+            rules=snapshot.rules,
+        )
+        self._cls: Final = cls
+        self._destinations: Final = Destinations(self._snapshot, cls)
+        self._domains: Final[dict[Host, tuple[str, ...]]] = {}
+        self._contents: Final[dict[tuple[Host, int], ServiceContent]] = {}
+        self._defaults: Final[dict[int, Defaults | None]] = {}
+        self._selections: Final[dict[int, Selections]] = {}
+
+    def fits(self, snapshot: Snapshot) -> bool:
+        """Whether another snapshot has the same in everything that is read here."""
+        mine = self._snapshot
+        return (
+            snapshot.services is mine.services
+            and snapshot.service_by_host is mine.service_by_host
+            and snapshot.rules is mine.rules
+            and snapshot.mesh is mine.mesh
+        )
+
+    @cached_property
+    def services(self) -> Mapping[Host, Service]:
+        """The services that the class sees, oldest first. A single service needs none of it."""
+        return {
+            service.host: service
+            for service in self._snapshot.services
+            if self._destinations.sees(service)
+        }
+
+    @cached_property
+    def by_port(self) -> Mapping[int, Mapping[Host, Service]]:
+        """The same by the number of each of their ports."""
+        found: dict[int, dict[Host, Service]] = {}
+        for host, service in self.services.items():
+            for port in service.ports:
+                found.setdefault(port.number, {})[host] = service
+        return found
+
+    @cached_property
+    def _aliases(self) -> dict[Host, tuple[Host, ...]]:
+        return _aliases(self.services)
+
+    def own_names(self, service: Service) -> tuple[Host, ...]:
+        """Return the names in full by which a service is known."""
+        return (service.host, *self._aliases.get(service.host, ()))
+
+    def domains(self, service: Service) -> tuple[str, ...]:
+        """Return all names by which the class may call a service, in wire order."""
+        found = self._domains.get(service.host)
+        if found is None:
+            found = self._domains[service.host] = service_domains(
+                service.host,
+                aliases=self._aliases.get(service.host, ()),
+                headless=service.is_headless,
+                addresses=tuple(_addresses(service, self._cls)),
+                dns_domain=self._cls.dns_domain,
+            )
+        return found
+
+    def content(self, service: Service, port: int) -> ServiceContent:
+        """Return what a service's virtual host does when no VirtualService routes it."""
+        key = (service.host, port)
+        found = self._contents.get(key)
+        if found is None:
+            found = self._contents[key] = ServiceContent(
+                host=service.host,
+                port=port,
+                affinity=self._destinations.affinity(service.host, subset="", port=port),
+                retries=self._snapshot.mesh.default_http_retry_policy,
+            )
+        return found
+
+    def defaults(self, port: int) -> Defaults | None:
+        """Return the virtual hosts of a port, None when services claim the same domain.
+
+        Who keeps a domain then depends on which of them VirtualServices speak for.
+        """
+        if port not in self._defaults:
+            self._defaults[port] = self._make_defaults(port)
+        return self._defaults[port]
+
+    def _make_defaults(self, port: int) -> Defaults | None:
+        claimed: set[str] = {"*"}  # belongs to the catch-all
+        made: list[VirtualHostInput] = []
+        for service in self.by_port.get(port, {}).values():
+            if service.alias_of is not None or not carries_http(service.port(port)):
+                continue
+            lowered: dict[str, str] = {}
+            for domain in self.domains(service):
+                lowered.setdefault(domain.lower(), domain)
+            if not claimed.isdisjoint(lowered):
+                return None
+            claimed.update(lowered)
+            made.append(
+                VirtualHostInput(
+                    name=with_port(service.host, port),
+                    domains=tuple(lowered.values()),
+                    content=self.content(service, port),
+                    sources=((service.ref, ""),),
+                )
+            )
+        by_name = {value.name: value for value in sorted(made, key=lambda value: value.name)}
+        return Defaults(by_name, frozenset(claimed)) if len(by_name) == len(made) else None
+
+    def selections(self, port: int) -> Selections:
+        """Return what was selected of VirtualServices on a port last time."""
+        return self._selections.get(port, {})
+
+    def remember_selections(self, port: int, selections: Selections) -> None:
+        """Keep what was selected on a port, and nothing that was before."""
+        self._selections[port] = selections
+
+
+def carries_http(port: ServicePort | None) -> bool:
+    """Whether requests to a port are routed: HTTP, or a protocol that has to be found out."""
+    return port is not None and (port.protocol.is_http or port.protocol is Protocol.UNSUPPORTED)
+
+
+def _addresses(service: Service, cls: OutboundClass) -> Iterator[str]:
+    for address in service.addresses:
+        if "/" in address or address in ("0.0.0.0", "::", "None"):
+            continue
+        if cls.ipv6 if ":" in address else cls.ipv4:
+            yield address
+
+
+def _aliases(services: Mapping[Host, Service]) -> dict[Host, tuple[Host, ...]]:
+    """Return, for each service, the ExternalName services that lead to it, by way of others too."""
+    found: dict[Host, list[Host]] = {}
+    for service in services.values():
+        target = service.alias_of
+        for _ in range(_MAX_ALIASES):
+            behind = services.get(target) if target is not None else None
+            if behind is None or behind.alias_of is None:
+                break
+            target = behind.alias_of
+        if target is not None and target in services and services[target].alias_of is None:
+            found.setdefault(target, []).append(service.host)
+    return {host: tuple(sorted(names)) for host, names in found.items()}

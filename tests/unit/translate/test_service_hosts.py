@@ -1,0 +1,162 @@
+"""What is remembered of services changes no virtual host, and a VirtualService changes little."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from controlplane.model.mesh import MeshConfig
+from controlplane.model.meta import ObjectMeta, ObjectRef
+from controlplane.model.names import Host
+from controlplane.model.proxy import ProxyType
+from controlplane.model.services import Protocol, Resolution, Service, ServicePort
+from controlplane.model.snapshot import Snapshot
+from controlplane.model.virtual_service import (
+    Destination,
+    HTTPMatchRequest,
+    HTTPRoute,
+    HTTPRouteDestination,
+    VirtualService,
+    VirtualServiceSpec,
+)
+from controlplane.model.virtual_services import VirtualServices
+from controlplane.translate.scope import OutboundClass
+from controlplane.translate.service_hosts import ServiceHosts
+from controlplane.translate.sidecar_routes import SidecarRoutes
+
+CLIENT = OutboundClass(
+    type=ProxyType.SIDECAR, namespace="shop", dns_domain="shop.svc.cluster.local"
+)
+HOSTS = (
+    *(
+        f"{name}.{place}.svc.cluster.local"
+        for name in ("cart", "pay")
+        for place in ("shop", "bank")
+    ),
+    "cart.shop",  # also a short name of a service
+    "example.com",
+    "Example.com",
+    "10.0.0.1",
+)
+
+
+def make_service(
+    host: str, *, address: str = "", port: int = 80, protocol: Protocol = Protocol.HTTP,
+    alias_of: str | None = None,
+) -> Service:  # fmt: skip
+    return Service(
+        host=Host(host),
+        name=host,
+        namespace="shop",
+        ports=(ServicePort(name="web", number=port, protocol=protocol),),
+        addresses=(address,) if address else (),
+        resolution=Resolution.CLIENT_SIDE_LB if alias_of is None else Resolution.ALIAS,
+        alias_of=Host(alias_of) if alias_of is not None else None,
+        ref=ObjectRef("Service", "shop", host),
+    )
+
+
+def make_rule(
+    name: str, hosts: tuple[str, ...], *, path: str = "", port: int = 0
+) -> VirtualService:
+    match = (HTTPMatchRequest(name=path, port=port),) if path or port else ()
+    route = HTTPRoute(
+        match=match, route=(HTTPRouteDestination(destination=Destination(host=hosts[0])),)
+    )
+    return VirtualService(
+        metadata=ObjectMeta(name=name, namespace="shop"),
+        spec=VirtualServiceSpec(hosts=hosts, http=(route,)),
+    )
+
+
+def make_snapshot(services: tuple[Service, ...], rules: tuple[VirtualService, ...]) -> Snapshot:
+    return Snapshot(
+        services=services,
+        service_by_host={service.host: service for service in services},
+        virtual_services=rules,
+        routing=VirtualServices.build(rules, MeshConfig(), "cluster.local"),
+    )
+
+
+services_of_any_kind = st.lists(
+    st.builds(
+        make_service,
+        st.sampled_from(HOSTS),
+        address=st.sampled_from(("", "10.0.0.1", "10.0.0.2")),
+        port=st.sampled_from((80, 81)),
+        protocol=st.sampled_from((Protocol.HTTP, Protocol.TCP)),
+        alias_of=st.sampled_from((None, None, None, HOSTS[0])),
+    ),
+    max_size=6,
+    unique_by=lambda service: service.host,
+).map(tuple)
+some_hosts = st.lists(
+    st.sampled_from((*HOSTS, "*.svc.cluster.local", "*.com", "elsewhere.org", "cart")),
+    min_size=1,
+    max_size=3,
+).map(tuple)
+rules_of_any_kind = st.lists(
+    st.builds(
+        make_rule,
+        st.sampled_from("abcdef"),
+        some_hosts,
+        path=st.sampled_from(("", "one")),
+        port=st.sampled_from((0, 80, 99)),
+    ),
+    max_size=4,
+    unique_by=lambda rule: rule.metadata.name,
+).map(tuple)
+
+
+@settings(max_examples=300, deadline=None)
+@given(services_of_any_kind, rules_of_any_kind, rules_of_any_kind)
+def test_the_short_way_and_the_long_way_end_at_the_same_virtual_hosts(
+    services: tuple[Service, ...],
+    before: tuple[VirtualService, ...],
+    after: tuple[VirtualService, ...],
+) -> None:
+    first, second = make_snapshot(services, before), make_snapshot(services, after)
+    second = structs.replace(
+        second,
+        service_by_host=first.service_by_host, services=first.services,
+        rules=first.rules, mesh=first.mesh,
+    )  # fmt: skip
+    hosts = ServiceHosts(first, CLIENT)
+    assert hosts.fits(second)
+    for snapshot in (first, second):
+        for port in (80, 81):
+            found = SidecarRoutes(snapshot, CLIENT, hosts).port(port)
+            with mock.patch.object(ServiceHosts, "defaults", return_value=None):
+                assert found == SidecarRoutes(snapshot, CLIENT).port(port)
+        assert SidecarRoutes(snapshot, CLIENT, hosts).all_ports() == (
+            SidecarRoutes(snapshot, CLIENT).all_ports()
+        )
+
+
+def test_services_without_a_common_domain_are_shared_out_once() -> None:
+    services = tuple(make_service(f"s{index}.shop.svc.cluster.local") for index in range(5))
+    one = make_snapshot(services, (make_rule("a", (services[1].host,)),))
+    two = structs.replace(
+        one,
+        routing=VirtualServices.build(
+            (make_rule("a", (services[2].host,), path="x"),), one.mesh, "cluster.local"
+        ),
+    )
+    hosts = ServiceHosts(one, CLIENT)
+    before = {value.name: value for value in SidecarRoutes(one, CLIENT, hosts).port(80)}
+    after = {value.name: value for value in SidecarRoutes(two, CLIENT, hosts).port(80)}
+    assert before.keys() == after.keys()
+    changed = {name for name, value in after.items() if value is not before[name]}
+    assert changed == {f"s{index}.shop.svc.cluster.local:80" for index in (1, 2)}
+
+
+def test_another_mesh_or_another_service_fits_no_more() -> None:
+    services = (make_service("cart.shop.svc.cluster.local"),)
+    snapshot = make_snapshot(services, ())
+    hosts = ServiceHosts(snapshot, CLIENT)
+    assert hosts.fits(structs.replace(snapshot, endpoints={}))
+    assert not hosts.fits(structs.replace(snapshot, mesh=MeshConfig(root_namespace="other")))
+    assert not hosts.fits(make_snapshot((*services, make_service("pay.shop")), ()))
