@@ -167,10 +167,10 @@ class Generator:
 
     def _sidecar_routes(self, snapshot: Snapshot, cls: OutboundClass) -> SidecarRoutes:
         known = self._service_hosts.get(cls)
-        if known is None:
+        if known is None or not known.fits(snapshot):
             if len(self._service_hosts) >= _CLASSES_KEPT:
                 self._service_hosts.clear()
-            known = self._service_hosts[cls] = ServiceHosts(snapshot, cls)
+            known = self._service_hosts[cls] = ServiceHosts(snapshot, cls, known)
         return SidecarRoutes(snapshot, cls, known)
 
     def _enter(self, snapshot: Snapshot) -> None:
@@ -179,7 +179,7 @@ class Generator:
             self._classifier = Classifier(snapshot)
             self._results = {}
             self._service_hosts = {
-                cls: hosts for cls, hosts in self._service_hosts.items() if hosts.fits(snapshot)
+                cls: hosts for cls, hosts in self._service_hosts.items() if hosts.is_of(snapshot)
             }
             for memo in (
                 self._cluster,

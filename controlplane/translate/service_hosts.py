@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Final, NamedTuple
 
+from msgspec import structs
+
 from controlplane.model.names import Host
 from controlplane.model.services import Protocol, Service, ServicePort
 from controlplane.model.snapshot import Snapshot
@@ -41,7 +43,10 @@ class Defaults(NamedTuple):
 class ServiceHosts:
     """The services of one sidecar class, remembered for as long as they stay the same."""
 
-    def __init__(self, snapshot: Snapshot, cls: OutboundClass) -> None:
+    def __init__(
+        self, snapshot: Snapshot, cls: OutboundClass, before: ServiceHosts | None = None
+    ) -> None:
+        """`before` is what the same class had in a snapshot with the same services."""
         # Without its other parts, so that they are neither read nor kept.
         self._snapshot: Final = Snapshot(
             mesh=snapshot.mesh,
@@ -51,20 +56,31 @@ class ServiceHosts:
         )
         self._cls: Final = cls
         self._destinations: Final = Destinations(self._snapshot, cls)
-        self._domains: Final[dict[Host, tuple[str, ...]]] = {}
+        self._domains: dict[Host, tuple[str, ...]] = {}
         self._contents: Final[dict[tuple[Host, int], ServiceContent]] = {}
         self._defaults: Final[dict[int, Defaults | None]] = {}
+        self._former: dict[int, Defaults | None] = {}
         self._selections: Final[dict[int, Selections]] = {}
+        if before is not None and before.is_of(snapshot):
+            self.services = before.services
+            self.by_port = before.by_port
+            self._aliases = before._aliases
+            self._domains = before._domains
+            self._former = dict(before._defaults)
 
-    def fits(self, snapshot: Snapshot) -> bool:
-        """Whether another snapshot has the same in everything that is read here."""
+    def is_of(self, snapshot: Snapshot) -> bool:
+        """Whether a snapshot has the same services, with the same names for the class."""
         mine = self._snapshot
         return (
             snapshot.services is mine.services
             and snapshot.service_by_host is mine.service_by_host
-            and snapshot.rules is mine.rules
-            and snapshot.mesh is mine.mesh
+            and snapshot.mesh.default_service_export_to == mine.mesh.default_service_export_to
         )
+
+    def fits(self, snapshot: Snapshot) -> bool:
+        """Whether another snapshot has the same in everything that is read here."""
+        mine = self._snapshot
+        return self.is_of(snapshot) and snapshot.rules is mine.rules and snapshot.mesh is mine.mesh
 
     @cached_property
     def services(self) -> Mapping[Host, Service]:
@@ -124,8 +140,23 @@ class ServiceHosts:
         Who keeps a domain then depends on which of them VirtualServices speak for.
         """
         if port not in self._defaults:
-            self._defaults[port] = self._make_defaults(port)
+            if port in self._former:
+                former = self._former.pop(port)
+                self._defaults[port] = None if former is None else self._renew(former, port)
+            else:
+                self._defaults[port] = self._make_defaults(port)
         return self._defaults[port]
+
+    def _renew(self, former: Defaults, port: int) -> Defaults:
+        """Return what the port has now: the same services and domains, perhaps other contents."""
+        by_name = dict(former.by_name)
+        for service in self.by_port.get(port, {}).values():
+            value = by_name.get(with_port(service.host, port))
+            if value is not None:
+                content = self.content(service, port)
+                if content != value.content:
+                    by_name[value.name] = structs.replace(value, content=content)
+        return Defaults(by_name, former.domains)
 
     def _make_defaults(self, port: int) -> Defaults | None:
         claimed: set[str] = {"*"}  # belongs to the catch-all

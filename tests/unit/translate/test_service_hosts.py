@@ -8,6 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from controlplane.model.destination_rule import (
+    ConsistentHashLB,
+    DestinationRule,
+    DestinationRuleSpec,
+    LoadBalancerSettings,
+    TrafficPolicy,
+)
+from controlplane.model.destination_rules import DestinationRules
 from controlplane.model.mesh import MeshConfig
 from controlplane.model.meta import ObjectMeta, ObjectRef
 from controlplane.model.names import Host
@@ -69,6 +77,14 @@ def make_rule(
     return VirtualService(
         metadata=ObjectMeta(name=name, namespace="shop"),
         spec=VirtualServiceSpec(hosts=hosts, http=(route,)),
+    )
+
+
+def make_affinity(host: str) -> DestinationRule:
+    balancer = LoadBalancerSettings(consistent_hash=ConsistentHashLB(http_header_name="user"))
+    return DestinationRule(
+        metadata=ObjectMeta(name="affine", namespace="shop"),
+        spec=DestinationRuleSpec(host=host, traffic_policy=TrafficPolicy(load_balancer=balancer)),
     )
 
 
@@ -151,6 +167,39 @@ def test_services_without_a_common_domain_are_shared_out_once() -> None:
     assert before.keys() == after.keys()
     changed = {name for name, value in after.items() if value is not before[name]}
     assert changed == {f"s{index}.shop.svc.cluster.local:80" for index in (1, 2)}
+
+
+@settings(max_examples=100, deadline=None)
+@given(services_of_any_kind, rules_of_any_kind, st.sampled_from(HOSTS), st.booleans())
+def test_what_is_taken_over_from_an_earlier_snapshot_is_what_would_be_made(
+    services: tuple[Service, ...], rules: tuple[VirtualService, ...], host: str, hidden: bool
+) -> None:
+    first = make_snapshot(services, rules)
+    mesh = MeshConfig(default_service_export_to=(".",)) if hidden else MeshConfig()
+    second = structs.replace(
+        first,
+        mesh=mesh,
+        rules=DestinationRules.build([make_affinity(host)], mesh),
+    )
+    before = ServiceHosts(first, CLIENT)
+    for port in (80, 81):
+        SidecarRoutes(first, CLIENT, before).port(port)
+    after = ServiceHosts(second, CLIENT, before)
+    for port in (80, 81):
+        found = SidecarRoutes(second, CLIENT, after).port(port)
+        assert found == SidecarRoutes(second, CLIENT).port(port)
+
+
+def test_a_destination_rule_changes_the_virtual_hosts_of_its_service_alone() -> None:
+    services = tuple(make_service(f"s{index}.shop.svc.cluster.local") for index in range(3))
+    first = make_snapshot(services, ())
+    second = structs.replace(
+        first, rules=DestinationRules.build([make_affinity(services[1].host)], first.mesh)
+    )
+    before = ServiceHosts(first, CLIENT)
+    old = SidecarRoutes(first, CLIENT, before).port(80)
+    new = SidecarRoutes(second, CLIENT, ServiceHosts(second, CLIENT, before)).port(80)
+    assert [one is two for one, two in zip(old, new, strict=True)] == [True, False, True]
 
 
 def test_another_mesh_or_another_service_fits_no_more() -> None:
