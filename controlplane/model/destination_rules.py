@@ -148,8 +148,8 @@ class _Hosts:
     def find(self, host: str) -> tuple[MergedRule, ...]:
         """Return the rules of the most specific host that covers `host`, oldest first."""
         found = self._exact.get(host)
-        if found is not None:
-            return found
+        if found is not None or not self._wildcards:
+            return found or ()
         for pattern in self._wildcards:
             if host_covers(pattern, host):
                 return self._exact[pattern]

@@ -57,7 +57,7 @@ def visible(export_to: tuple[str, ...], owner: str, viewer: str) -> bool:
 
     `export_to` has the mesh default already filled in; `~` hides it from everybody.
     """
-    return any(entry in ("*", viewer) or (entry == "." and owner == viewer) for entry in export_to)
+    return "*" in export_to or viewer in export_to or (owner == viewer and "." in export_to)
 
 
 def selects(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:

@@ -83,25 +83,29 @@ def load_assignment_input(
 
     A cluster that does not exist, or whose service the class does not see, has no endpoints.
     """
-    nothing = LoadAssignmentInput(cluster=ClusterName(cluster_name))
+    found = _found(snapshot, cls, cluster_name)
+    return found if found is not None else LoadAssignmentInput(cluster=ClusterName(cluster_name))
+
+
+def _found(snapshot: Snapshot, cls: OutboundClass, cluster_name: str) -> LoadAssignmentInput | None:
     parts = parse_cluster(cluster_name)
     if parts is None or parts.direction != "outbound":
-        return nothing
+        return None
     service = snapshot.service_by_host.get(parts.host)
     if service is None or not visible(
         service.export_to or snapshot.mesh.default_service_export_to,
         service.namespace,
         cls.namespace,
     ):
-        return nothing
+        return None
     port = service.port(parts.port)
     if port is None or service.resolution is Resolution.ALIAS:
-        return nothing
+        return None
     rule = snapshot.rules.lookup(
         service.host, client_namespace=cls.namespace, service_namespace=service.namespace
     )
     if parts.subset and (rule is None or rule.subset(parts.subset) is None):
-        return nothing
+        return None
     return LoadAssignmentInput(
         cluster=ClusterName(cluster_name),
         endpoints=snapshot.endpoints_of(service.host),

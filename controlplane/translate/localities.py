@@ -63,8 +63,10 @@ def locality_settings(
     policy: TrafficPolicy, mesh: MeshConfig, locality: str
 ) -> LocalitySettings | None:
     """Return how to order endpoints for clients in `locality`, None when it has no influence."""
+    if not locality or not parse_place(locality).region:
+        return None
     setting = locality_setting(policy, mesh)
-    if setting is None or not parse_place(locality).region:
+    if setting is None:
         return None
     if setting.distribute:
         return LocalitySettings(locality=locality, distribute=setting.distribute)
