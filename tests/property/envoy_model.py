@@ -47,6 +47,7 @@ class Envoy:
         self.version: dict[str, str] = {info.url: "" for info in ORDER}
         self.stream: Stream | None = None
         self.rejected = 0  # responses, ever
+        self.active: set[str] = set()  # clusters that were ready at some time
         self.reconnected = False
         self.newly_named: list[tuple[str, str]] = []  # (route, cluster) the client lacked
         self.cut_short: list[tuple[str, str]] = []  # (route, cluster) that went under it
@@ -138,7 +139,7 @@ class Envoy:
                 self.newly_named += [
                     (name, cluster)
                     for cluster in sorted(lacking)
-                    if cluster not in self.held[CDS.url]
+                    if (cluster not in self.held[CDS.url] or self._still_warms(name, cluster))
                     and cluster in shown
                     and b"broken" not in shown[cluster].body
                 ]
@@ -184,7 +185,14 @@ class Envoy:
         self._say_what_was_withheld()
         self._start(LDS)
 
+    def _still_warms(self, route: str, cluster: str) -> bool:
+        """Whether traffic would go to a cluster that never was ready; a new route has none."""
+        return cluster not in self.active and route in self.held[RDS.url]
+
     def _say_what_was_withheld(self) -> None:
+        self.active = (self.active | (self.held[CDS.url].keys() - self.warming)) & self.held[
+            CDS.url
+        ].keys()
         if not self.warming:
             self._acknowledge_clusters()
 
