@@ -15,6 +15,7 @@ import grpc.aio
 
 from controlplane.ads.admission import LARGE, Flights
 from controlplane.ads.classes import Stream
+from controlplane.ads.name_lists import NameLists, RecentLists
 from controlplane.ads.pusher import Pusher
 from controlplane.ads.types import Close, Status
 from controlplane.ads.wire import (
@@ -56,12 +57,14 @@ class Connection:
         *,
         delta: bool,
         clock: Callable[[], float],
+        lists: NameLists,
     ) -> None:
         self._context: Final = context
         self._pusher: Final = pusher
         self._flights: Final = flights
         self._delta: Final = delta
         self._clock: Final = clock
+        self._recent: Final = RecentLists(lists)
         self._stream: Stream | None = None
         self._news: Final = asyncio.Event()
         self._ended: StreamError | None = None
@@ -178,7 +181,7 @@ class Connection:
         try:
             if self._delta:
                 return decode_delta_request(payload, first=first)
-            return decode_request(payload, first=first)
+            return decode_request(payload, first=first, recent=self._recent)
         except (RequestError, NodeError) as error:
             raise StreamError(Status.INVALID_ARGUMENT, str(error)) from None
 

@@ -16,6 +16,7 @@ import grpc.aio
 
 from controlplane.ads.admission import Flights, TokenBucket
 from controlplane.ads.connection import Connection, StreamError
+from controlplane.ads.name_lists import NameLists
 from controlplane.ads.pusher import Pusher
 from controlplane.ads.reporter import Reporter
 from controlplane.ads.status import ServingStatus
@@ -65,6 +66,7 @@ class AdsServer:
         self._bucket: Final = TokenBucket(admitted_per_second, clock)
         self._patience: Final = patience
         self._flights: Final = Flights()
+        self._lists: Final = NameLists()
         self._clock: Final = clock
         self._connections: dict[Connection, None] = {}
         self._server: Any = None
@@ -141,7 +143,12 @@ class AdsServer:
             self._reporter.refused(context.peer(), reason=ended.message)
             await context.abort(ended.code, ended.message)
         connection = Connection(
-            context, self._pusher, self._flights, delta=delta, clock=self._clock
+            context,
+            self._pusher,
+            self._flights,
+            delta=delta,
+            clock=self._clock,
+            lists=self._lists,
         )
         self._connections[connection] = None
         try:

@@ -11,6 +11,7 @@ from typing import Final
 
 from controlplane.ads.cache import Assembled, Collection, Content
 from controlplane.ads.machine import Session
+from controlplane.ads.name_lists import LONG
 from controlplane.ads.types import (
     NOTHING,
     READY,
@@ -94,6 +95,10 @@ class SotwSession(Session):
 
     def _resubscribe(self, watch: Watch, request: Request) -> None:
         info = watch.info
+        if request.nonce and request.names and request.names is watch.repeated:
+            watch.dirty = True
+            return
+        watch.repeated = request.names if len(request.names) >= LONG else ()
         asked = frozenset(name for name in request.names if name != WILDCARD)
         wildcard = info.wildcard and (
             WILDCARD in request.names or (not request.names and watch.wildcard and not watch.named)

@@ -63,7 +63,7 @@ class Watch:
     __slots__ = (
         "accepted", "based", "bisection", "brought", "dirty", "doubted", "error", "force", "fresh",
         "hold_until", "info", "initial", "last_sequence", "named", "names", "nonce_acked",
-        "nonce_sent", "owed", "push", "refused", "retried", "sent", "time_acked",
+        "nonce_sent", "owed", "push", "refused", "repeated", "retried", "sent", "time_acked",
         "time_sent", "unanswered", "version_acked", "version_sent", "wildcard",
     )  # fmt: skip
 
@@ -72,6 +72,7 @@ class Watch:
         self.names = names
         self.wildcard = wildcard
         self.named = bool(names.names)  # whether the client has ever subscribed by name
+        self.repeated: tuple[str, ...] = ()  # the list that made `names`, when it is a long one
         self.dirty = True  # whether `take` has to look
         self.owed = True  # whether an answer is due even when there is nothing new
         self.force: set[str] = set()  # names to send even when they are known

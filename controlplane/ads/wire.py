@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
+from controlplane.ads.name_lists import RecentLists
+from controlplane.ads.types import TYPE_BY_URL
 from controlplane.errors import NodeError
 from controlplane.model.proxy import Proxy, make_proxy
 from controlplane.translate.resources import Resource, length_delimited, varint
@@ -55,18 +57,34 @@ class DeltaRequest(msgspec.Struct, frozen=True, kw_only=True):
     error: Failure | None = None
 
 
-def decode_request(payload: bytes, *, first: bool) -> tuple[Request, Proxy | None]:
+def decode_request(
+    payload: bytes, *, first: bool, recent: RecentLists | None = None
+) -> tuple[Request, Proxy | None]:
     """Return a state-of-the-world request and, when it is the stream's first, who sends it.
+
+    `recent` are the lists of names that the stream sent before: one that comes again is the same
+    tuple again.
 
     Raises RequestError when the bytes are no such message, NodeError when the node is wrong.
     """
     from controlplane.translate.envoy import DiscoveryRequest
 
-    message = _parse(DiscoveryRequest, payload)
+    names: tuple[str, ...] | None = None
+    cut = recent.cut(payload) if recent is not None else None
+    if cut is not None:
+        names, rest = cut
+        message = _parse(DiscoveryRequest, rest)
+        if message.resource_names or message.type_url not in TYPE_BY_URL:
+            names = None
+    if names is None:
+        message = _parse(DiscoveryRequest, payload)
+        names = tuple(message.resource_names)
+        if recent is not None and message.type_url in TYPE_BY_URL:
+            names = recent.remember(message.type_url, names)
     proxy = _proxy(message) if first else None
     request = Request(
         type_url=message.type_url,
-        names=tuple(message.resource_names),
+        names=names,
         version=message.version_info,
         nonce=message.response_nonce,
         error=_failure(message),

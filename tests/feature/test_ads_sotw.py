@@ -323,3 +323,24 @@ async def test_a_node_that_comes_back_does_not_get_what_it_rejected() -> None:
             await mesh.until(lambda: bool(mesh.server.status().diagnostics))
         async with mesh.sotw() as envoy:
             assert (await envoy.asks_and_accepts(CDS)).resources == held.resources
+
+
+async def test_a_long_subscription_may_change_and_come_back() -> None:
+    many = (REVIEWS, *(f"outbound|80||{number}.example.com" for number in range(40)))
+    async with serving(WORLD) as mesh, mesh.sotw() as envoy:
+        await envoy.asks_and_accepts(CDS)
+        await envoy.asks(EDS, *many)
+        answer = await envoy.hears(EDS)
+        for _ in range(2):  # the second time the list is known by its bytes
+            await envoy.accepts(answer, *many)
+        await envoy.accepts(answer, *many, RATINGS)
+        answer = await envoy.hears(EDS)
+        assert answer.names == (RATINGS,)
+        await envoy.accepts(answer, *many)
+        await envoy.accepts(answer, *many)
+        await envoy.accepts(answer, *many, RATINGS)
+        answer = await envoy.hears(EDS)
+        assert answer.names == (RATINGS,)
+        await envoy.accepts(answer, RATINGS)
+        await envoy.accepts(answer, *many, RATINGS)
+        assert REVIEWS in (await envoy.hears(EDS)).names

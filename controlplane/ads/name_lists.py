@@ -1,0 +1,95 @@
+"""Long lists of resource names, recognised by their bytes instead of being read again.
+
+A state-of-the-world client repeats its whole subscription with every answer: more than a
+thousand names, of which not one is new. Owns the lists that streams sent last. Must not know
+sessions. The rule that is easy to break: bytes are cut out at the borders of fields only, and
+what is left has to be a request without any names.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+from weakref import WeakValueDictionary
+
+from controlplane.translate.resources import length_delimited
+
+LONG: Final = 32  # names; shorter lists are read each time
+_VERSION: Final = 0x0A  # keys of the fields of a DiscoveryRequest
+_NODE: Final = 0x12
+_NAMES: Final = 0x1A
+
+
+class NameList:
+    """A list of names and how a request carries it."""
+
+    __slots__ = ("__weakref__", "encoded", "names")
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names: Final = names
+        self.encoded: Final = b"".join(length_delimited(3, name.encode()) for name in names)
+
+
+class NameLists:
+    """Makes equal lists the same object, for as long as a stream uses them."""
+
+    def __init__(self) -> None:
+        self._known: WeakValueDictionary[tuple[str, ...], NameList] = WeakValueDictionary()
+
+    def intern(self, names: tuple[str, ...]) -> NameList:
+        """Return the one list with these names."""
+        found = self._known.get(names)
+        if found is None:
+            names = tuple(map(sys.intern, names))
+            found = self._known[names] = NameList(names)
+        return found
+
+
+class RecentLists:
+    """The lists that one stream sent last, one for each type."""
+
+    __slots__ = ("_by_type", "_lists")
+
+    def __init__(self, lists: NameLists) -> None:
+        self._lists: Final = lists
+        self._by_type: Final[dict[str, NameList]] = {}
+
+    def cut(self, payload: bytes) -> tuple[tuple[str, ...], bytes] | None:
+        """Return the names of a request and its other fields, None when they have to be read."""
+        if not self._by_type:
+            return None
+        start = _start_of_names(payload)
+        if not 0 <= start < len(payload) or payload[start] != _NAMES:
+            return None
+        for known in self._by_type.values():
+            end = start + len(known.encoded)
+            if payload.startswith(known.encoded, start) and payload[end : end + 1] != b"\x1a":
+                return known.names, payload[:start] + payload[end:]
+        return None
+
+    def remember(self, type_url: str, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Keep the list that a request was read to carry; return the names to go on with."""
+        if len(names) < LONG:
+            self._by_type.pop(type_url, None)
+            return names
+        found = self._by_type[type_url] = self._lists.intern(names)
+        return found.names
+
+
+def _start_of_names(payload: bytes) -> int:
+    """Return where the fields that come before the names end, -1 when that cannot be said."""
+    at, size = 0, len(payload)
+    while at < size and payload[at] in (_VERSION, _NODE):
+        at += 1
+        length = shift = 0
+        while True:
+            if at >= size or shift > 28:
+                return -1
+            byte = payload[at]
+            at += 1
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        at += length
+    return at
