@@ -7,6 +7,7 @@ goes away only when its file was read well without it, or is gone on two scans.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import time
@@ -41,12 +42,12 @@ class Scan(NamedTuple):
 class _File:
     """What one file said last."""
 
-    __slots__ = ("data", "diagnostics", "objects", "rank", "stamp")
+    __slots__ = ("content", "diagnostics", "objects", "rank", "stamp")
 
     def __init__(self, rank: tuple[int, str]) -> None:
         self.rank = rank  # decides between files that hold the same object
         self.stamp: _Stamp | None = None
-        self.data: bytes | None = None
+        self.content: bytes | None = None  # a hash of what was read
         self.objects: dict[ObjectRef, _Entry] = {}
         self.diagnostics: tuple[Diagnostic, ...] = ()
 
@@ -161,8 +162,9 @@ class FileTree:
                 return wait
         self._hollow_since.pop(path, None)
         file.stamp = stamp
-        if data != file.data:
-            file.data = data
+        content = hashlib.blake2b(data, digest_size=16).digest()
+        if content != file.content:
+            file.content = content
             parsed = parse_file(path, data)
             file.diagnostics = parsed.diagnostics
             self._replace(path, _kept(file.objects, parsed), touched)
