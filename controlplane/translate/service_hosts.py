@@ -7,6 +7,7 @@ break: everything read here is compared by `fits`, and nothing else may be read.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -37,7 +38,10 @@ class Defaults(NamedTuple):
     """The virtual hosts of a port without any VirtualService, when no two share a domain."""
 
     by_name: Mapping[str, VirtualHostInput]  # sorted
-    domains: frozenset[str]  # in lower case
+
+    def domains(self) -> set[str]:
+        """Return all domains in lower case; too many to be kept for each class."""
+        return {domain.lower() for value in self.by_name.values() for domain in value.domains}
 
 
 class ServiceHosts:
@@ -57,7 +61,6 @@ class ServiceHosts:
         self._cls: Final = cls
         self._destinations: Final = Destinations(self._snapshot, cls)
         self._domains: dict[Host, tuple[str, ...]] = {}
-        self._contents: Final[dict[tuple[Host, int], ServiceContent]] = {}
         self._defaults: Final[dict[int, Defaults | None]] = {}
         self._former: dict[int, Defaults | None] = {}
         self._selections: Final[dict[int, Selections]] = {}
@@ -112,27 +115,25 @@ class ServiceHosts:
         """Return all names by which the class may call a service, in wire order."""
         found = self._domains.get(service.host)
         if found is None:
-            found = self._domains[service.host] = service_domains(
+            names = service_domains(
                 service.host,
                 aliases=self._aliases.get(service.host, ()),
                 headless=service.is_headless,
                 addresses=tuple(_addresses(service, self._cls)),
                 dns_domain=self._cls.dns_domain,
             )
+            # Most names are the same for all classes.
+            found = self._domains[service.host] = tuple(map(sys.intern, names))
         return found
 
     def content(self, service: Service, port: int) -> ServiceContent:
         """Return what a service's virtual host does when no VirtualService routes it."""
-        key = (service.host, port)
-        found = self._contents.get(key)
-        if found is None:
-            found = self._contents[key] = ServiceContent(
-                host=service.host,
-                port=port,
-                affinity=self._destinations.affinity(service.host, subset="", port=port),
-                retries=self._snapshot.mesh.default_http_retry_policy,
-            )
-        return found
+        return ServiceContent(
+            host=service.host,
+            port=port,
+            affinity=self._destinations.affinity(service.host, subset="", port=port),
+            retries=self._snapshot.mesh.default_http_retry_policy,
+        )
 
     def defaults(self, port: int) -> Defaults | None:
         """Return the virtual hosts of a port, None when services claim the same domain.
@@ -156,7 +157,7 @@ class ServiceHosts:
                 content = self.content(service, port)
                 if content != value.content:
                     by_name[value.name] = structs.replace(value, content=content)
-        return Defaults(by_name, former.domains)
+        return Defaults(by_name)
 
     def _make_defaults(self, port: int) -> Defaults | None:
         claimed: set[str] = {"*"}  # belongs to the catch-all
@@ -172,14 +173,14 @@ class ServiceHosts:
             claimed.update(lowered)
             made.append(
                 VirtualHostInput(
-                    name=with_port(service.host, port),
+                    name=sys.intern(with_port(service.host, port)),
                     domains=tuple(lowered.values()),
                     content=self.content(service, port),
                     sources=((service.ref, ""),),
                 )
             )
         by_name = {value.name: value for value in sorted(made, key=lambda value: value.name)}
-        return Defaults(by_name, frozenset(claimed)) if len(by_name) == len(made) else None
+        return Defaults(by_name) if len(by_name) == len(made) else None
 
     def selections(self, port: int) -> Selections:
         """Return what was selected of VirtualServices on a port last time."""

@@ -218,7 +218,9 @@ def _replace(defaults: Defaults | None, ruled: list[_Plan]) -> tuple[VirtualHost
     if defaults is None:
         return None
     instead: dict[str, VirtualHostInput] = {}
-    claimed: set[str] = set()
+    # Only hosts that are no services could meet a domain of another.
+    alone = all(plan.service is not None for plan in ruled)
+    claimed = set() if alone else defaults.domains()
     for plan in ruled:
         if plan.name in instead:
             continue
@@ -229,7 +231,7 @@ def _replace(defaults: Defaults | None, ruled: list[_Plan]) -> tuple[VirtualHost
             domains, sources = usual.domains, usual.sources
         else:
             lowered = [domain.lower() for domain in plan.domains]
-            if not (claimed.isdisjoint(lowered) and defaults.domains.isdisjoint(lowered)):
+            if not claimed.isdisjoint(lowered):
                 return None
             claimed.update(lowered)
             domains, sources = plan.domains, ()

@@ -8,6 +8,7 @@ RouteConfiguration, because route configurations are joined and never serialised
 from __future__ import annotations
 
 import ipaddress
+import sys
 from typing import Any, Final, assert_never
 
 import msgspec
@@ -85,7 +86,7 @@ class VirtualHostBytes(msgspec.Struct, frozen=True):
 
     name: str
     framed: bytes
-    clusters: frozenset[str]
+    clusters: tuple[str, ...]
     origins: tuple[Origin, ...]
     diagnostics: tuple[Diagnostic, ...] = ()
 
@@ -102,15 +103,15 @@ def build_virtual_host(value: VirtualHostInput) -> VirtualHostBytes:
     )
     if value.require_tls:
         message.require_tls = envoy.VirtualHost.ALL
-    part = f"virtual_hosts[{value.name}]"
+    part = sys.intern(f"virtual_hosts[{value.name}]")  # the same for many classes
     return VirtualHostBytes(
         name=value.name,
         framed=length_delimited(VIRTUAL_HOSTS_FIELD, serialise(message)),
-        clusters=frozenset(cluster for route in routes for cluster in route.clusters),
+        clusters=tuple({sys.intern(name): None for route in routes for name in route.clusters}),
         origins=(
             *(Origin(part, ref, field) for ref, field in value.sources),
             *(
-                Origin(f"{part}.routes[{index}]", route.ref, route.field)
+                Origin(sys.intern(f"{part}.routes[{index}]"), route.ref, route.field)
                 for index, route in enumerate(routes)
                 if route.ref.name
             ),
