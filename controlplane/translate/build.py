@@ -26,7 +26,7 @@ from controlplane.translate.name_table import name_table
 from controlplane.translate.resources import Resource, Translated
 from controlplane.translate.routes import RouteInput, join_route, route_input
 from controlplane.translate.scope import Classifier, OutboundClass, ProxyClass
-from controlplane.translate.service_hosts import ServiceHosts
+from controlplane.translate.service_hosts import ServiceHosts, Shared
 from controlplane.translate.sidecar_routes import SidecarRoutes
 from controlplane.translate.virtual_hosts import build_virtual_host
 
@@ -70,6 +70,7 @@ class Generator:
         self._classifier = Classifier(EMPTY)
         self._results: dict[ProxyClass, _ClassResults] = {}
         self._service_hosts: dict[OutboundClass, ServiceHosts] = {}
+        self._shared = Shared()
 
     def classify(self, proxy: Proxy, snapshot: Snapshot) -> ProxyClass:
         """Return the class of a proxy in this snapshot."""
@@ -170,11 +171,18 @@ class Generator:
         if known is None or not known.fits(snapshot):
             if len(self._service_hosts) >= _CLASSES_KEPT:
                 self._service_hosts.clear()
-            known = self._service_hosts[cls] = ServiceHosts(snapshot, cls, known)
+            known = self._service_hosts[cls] = ServiceHosts(
+                snapshot, cls, known, shared=self._shared
+            )
         return SidecarRoutes(snapshot, cls, known)
 
     def _enter(self, snapshot: Snapshot) -> None:
         if snapshot is not self._snapshot:
+            if snapshot.services is not self._snapshot.services or (
+                snapshot.rules is not self._snapshot.rules
+                or snapshot.mesh is not self._snapshot.mesh
+            ):
+                self._shared = Shared()  # what is shared from now on is not the same
             self._snapshot = snapshot
             self._classifier = Classifier(snapshot)
             self._results = {}

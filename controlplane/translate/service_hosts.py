@@ -8,9 +8,9 @@ break: everything read here is compared by `fits`, and nothing else may be read.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from msgspec import structs
 
@@ -31,6 +31,8 @@ from controlplane.translate.virtual_hosts import (
 Selections = dict[RoutingRule, RuleContent | None]
 """What of each VirtualService holds for a class on one port; None where nothing does."""
 
+Value = TypeVar("Value", bound=Hashable)
+
 _MAX_ALIASES: Final = 10
 
 
@@ -44,13 +46,31 @@ class Defaults(NamedTuple):
         return {domain.lower() for value in self.by_name.values() for domain in value.domains}
 
 
+class Shared:
+    """Makes equal values the same object: most virtual hosts are those of many classes."""
+
+    def __init__(self) -> None:
+        self._values: Final[dict[Any, Any]] = {}
+
+    def one(self, value: Value) -> Value:
+        """Return the first value that was equal to this one."""
+        found: Value = self._values.setdefault(value, value)
+        return found
+
+
 class ServiceHosts:
     """The services of one sidecar class, remembered for as long as they stay the same."""
 
     def __init__(
-        self, snapshot: Snapshot, cls: OutboundClass, before: ServiceHosts | None = None
+        self,
+        snapshot: Snapshot,
+        cls: OutboundClass,
+        before: ServiceHosts | None = None,
+        *,
+        shared: Shared | None = None,
     ) -> None:
         """`before` is what the same class had in a snapshot with the same services."""
+        self._shared: Final = shared if shared is not None else Shared()
         # Without its other parts, so that they are neither read nor kept.
         self._snapshot: Final = Snapshot(
             mesh=snapshot.mesh,
@@ -123,7 +143,7 @@ class ServiceHosts:
                 dns_domain=self._cls.dns_domain,
             )
             # Most names are the same for all classes.
-            found = self._domains[service.host] = tuple(map(sys.intern, names))
+            found = self._domains[service.host] = self._shared.one(tuple(map(sys.intern, names)))
         return found
 
     def content(self, service: Service, port: int) -> ServiceContent:
@@ -156,7 +176,8 @@ class ServiceHosts:
             if value is not None:
                 content = self.content(service, port)
                 if content != value.content:
-                    by_name[value.name] = structs.replace(value, content=content)
+                    value = structs.replace(value, content=content)
+                by_name[value.name] = self._shared.one(value)
         return Defaults(by_name)
 
     def _make_defaults(self, port: int) -> Defaults | None:
@@ -171,14 +192,13 @@ class ServiceHosts:
             if not claimed.isdisjoint(lowered):
                 return None
             claimed.update(lowered)
-            made.append(
-                VirtualHostInput(
-                    name=sys.intern(with_port(service.host, port)),
-                    domains=tuple(lowered.values()),
-                    content=self.content(service, port),
-                    sources=((service.ref, ""),),
-                )
+            value = VirtualHostInput(
+                name=with_port(service.host, port),
+                domains=self._shared.one(tuple(lowered.values())),
+                content=self.content(service, port),
+                sources=((service.ref, ""),),
             )
+            made.append(self._shared.one(value))
         by_name = {value.name: value for value in sorted(made, key=lambda value: value.name)}
         return Defaults(by_name) if len(by_name) == len(made) else None
 
