@@ -81,10 +81,17 @@ class Assembled(NamedTuple):
         return wire.header(version=self.version, type_url=self.type_url, nonce=nonce) + self.body
 
 
+class News(NamedTuple):
+    """What is new about clusters: the endpoints to send after them, and the names of new ones."""
+
+    eds_names: Names
+    added: tuple[str, ...]
+
+
 class Content:
     """What one response carries: resources and the names that go."""
 
-    __slots__ = ("_delta", "_sotw", "kind", "removed", "resources", "version")
+    __slots__ = ("_delta", "_news", "_sotw", "kind", "names", "removed", "resources", "version")
 
     def __init__(
         self, kind: ResourceType, resources: tuple[Resource, ...], removed: tuple[str, ...] = ()
@@ -92,14 +99,24 @@ class Content:
         self.kind: Final = kind
         self.resources: Final = resources
         self.removed: Final = removed
+        self.names: Final = tuple(resource.name for resource in resources)
         self.version: Final = content_version(resources, removed)
+        self._news: WeakKeyDictionary[Collection, News] | None = None
         self._sotw: Assembled | None = None
         self._delta: Assembled | None = None
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the resources carried."""
-        return tuple(resource.name for resource in self.resources)
+    def news(self, before: Collection) -> News:
+        """Return what this brings to a client that holds `before`."""
+        if self._news is None:
+            self._news = WeakKeyDictionary()
+        found = self._news.get(before)
+        if found is None:
+            changed = [item for item in self.resources if not same(before.get(item.name), item)]
+            found = self._news[before] = News(
+                eds_names=frozenset(item.eds_name for item in changed),
+                added=tuple(item.name for item in changed if before.get(item.name) is None),
+            )
+        return found
 
     def sotw(self, sequences: Iterator[int]) -> Assembled:
         """Return the state-of-the-world response, assembled at most once."""

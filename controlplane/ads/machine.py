@@ -280,6 +280,17 @@ class Session:
         along nothing is being added: it serves nobody yet.
         """
         endpoints = self.watches.get(EDS.kind)
+        if before is not None and watch.accepted is before and not watch.doubted:
+            # The usual case, worked out once for all streams that hold the same.
+            news = content.news(before)
+            if endpoints is not None and not news.eds_names.isdisjoint(endpoints.names.names):
+                endpoints.force |= news.eds_names & endpoints.names.names
+                endpoints.dirty = True
+                endpoints.push = watch.push
+            for name in news.added:
+                if not fresh and name not in watch.initial:
+                    self._adding[name] = now + ACKNOWLEDGE_LIMIT
+            return
         for resource in content.resources:
             known = before.get(resource.name) if before is not None else None
             held = same(known, resource) and watch.has_accepted(resource)
