@@ -49,6 +49,19 @@ def test_a_response_is_assembled_once() -> None:
     assert held.content(frozenset({"a", "b"})) is held.content()
 
 
+def test_the_news_of_a_response_are_worked_out_once_for_all_who_hold_the_same() -> None:
+    def eds(name: str, body: bytes) -> Resource:
+        return Resource(ResourceType.CLUSTER, name, name.encode() + body, eds_name=f"eds {name}")
+
+    before = collection(eds("a", b"x"), eds("b", b"x"))
+    content = collection(eds("a", b"x"), eds("b", b"y"), eds("c", b"x")).content()
+    news = content.news(before)
+    assert news.eds_names == {"eds b", "eds c"}
+    assert news.added == ("c",)
+    assert content.news(before) is news
+    assert content.news(collection()).added == ("a", "b", "c")
+
+
 def test_an_overlay_replaces_and_leaves_out_and_is_shared() -> None:
     held = collection(A, B)
     older = cluster("a", b"older")
