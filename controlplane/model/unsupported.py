@@ -30,12 +30,13 @@ class Unsupported(NamedTuple):
     """One row: a path where `[]` stands for every entry of a list.
 
     With `values`, only these values have no effect; with `keys`, only the keys of a map that
-    begin so.
+    begin so. `because` says what follows where that is more than the field having no effect.
     """
 
     path: str
     values: frozenset[str] = frozenset()
     keys: str = ""
+    because: str = "is not supported yet and has no effect"
 
 
 def _rows(text: str) -> tuple[Unsupported, ...]:
@@ -61,7 +62,11 @@ TABLE: Final[Mapping[type[Model], tuple[Unsupported, ...]]] = {
         Unsupported("spec.http[].match[].withoutHeaders", keys=_CLAIMS),
     ),
     DestinationRule: (
-        Unsupported("spec.workloadSelector"),
+        Unsupported(
+            "spec.workloadSelector",
+            because="is not supported yet: the whole rule is left out, so that it does not apply "
+            "to workloads that it does not select",
+        ),
         *(Unsupported(f"{policy}.tunnel") for policy in _POLICIES),
         *(
             Unsupported(f"{policy}.{field}")
@@ -121,11 +126,11 @@ def _judge(row: Unsupported, path: Path, value: Any) -> Iterator[Finding]:
     if row.keys:
         for key in value:
             if key.startswith(row.keys):
-                yield _finding((*path, key), "is not supported yet and has no effect")
+                yield _finding((*path, key), row.because)
     elif not row.values:
-        yield _finding(path, "is not supported yet and has no effect")
+        yield _finding(path, row.because)
     elif value in row.values:
-        yield _finding(path, f"{value} is not supported yet and has no effect")
+        yield _finding(path, f"{value} {row.because}")
 
 
 def _finding(path: Path, message: str) -> Finding:
