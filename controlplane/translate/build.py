@@ -65,7 +65,7 @@ class Generator:
         self._listener: Final = Memo(build_listener)
         self._virtual_host: Final = Memo(build_virtual_host)
         self._load_assignment: Final = Memo(build_load_assignment)
-        self._route: Final = Memo(self._join, minimum=64)
+        self._route: Final = Memo(self._join, minimum=16)
         self._snapshot = EMPTY
         self._classifier = Classifier(EMPTY)
         self._results: dict[ProxyClass, _ClassResults] = {}
