@@ -18,7 +18,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from controlplane.errors import OutsideError
 
@@ -26,10 +26,32 @@ SECONDS_TO_STOP: Final = 5.0
 TAIL_BYTES: Final = 4096
 
 
+class Process(Protocol):
+    """What is needed of a process; asyncio's have it."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs."""
+        ...
+
+    async def wait(self) -> int:
+        """Wait for its end and return the exit code."""
+        ...
+
+    def send_signal(self, signal: int, /) -> None:
+        """Send a signal; raises ProcessLookupError when it has ended."""
+        ...
+
+
 class Child:
     """One running program; made by `start_child`."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, name: str, process: Process, log: Path) -> None:
         self.name = name
         self.log = log
         self._process = process

@@ -12,9 +12,10 @@ def demo(
     capture: Annotated[
         Literal["auto", "netns", "none"],
         typer.Option(
-            help="How traffic comes to the sidecar. none: the applications call it by address, "
-            "on loopback addresses (Istio's interception mode NONE). netns: network namespaces "
-            "and iptables, not there yet. auto: the best that this machine can do; now none.",
+            help="How traffic comes to the sidecars. netns: a network namespace for each "
+            "application, with a sidecar that iptables rules lead to; needs root. none: the "
+            "applications call one sidecar by its address (Istio's interception mode NONE). auto: "
+            "netns where that is possible, else none.",
         ),
     ] = "auto",
     port: Annotated[int, typer.Option(help="Port of the ingress gateway.")] = 8080,
@@ -25,21 +26,22 @@ def demo(
         ),
     ] = False,
 ) -> None:
-    """Run Bookinfo behind a real ingress Envoy and a real sidecar Envoy.
+    """Run Bookinfo on real Envoys: an ingress gateway, and sidecars of the applications.
 
     Prints the addresses to open and the directory to edit, shows which proxies are in sync, and
     ends everything it started on Ctrl-C.
     """
     import asyncio
 
-    from controlplane.demo.ports import choose_layout
+    from controlplane.demo.namespaces import can_capture
+    from controlplane.demo.ports import choose_layout, choose_namespace_layout
     from controlplane.demo.run import run_demo
     from controlplane.errors import UsageError
 
-    if capture == "netns":
-        raise UsageError(
-            "--capture netns: capture by iptables comes with the agent, which is not there yet; "
-            "use --capture none"
-        )
-    if not asyncio.run(run_demo(choose_layout(port), once=once)):
+    reason = can_capture() if capture != "none" else "not asked for"
+    if capture == "netns" and reason:
+        raise UsageError(f"--capture netns: {reason}; use --capture none")
+    namespaces = not reason
+    layout = choose_namespace_layout(port) if namespaces else choose_layout(port)
+    if not asyncio.run(run_demo(layout, once=once, namespaces=namespaces)):
         raise typer.Exit(1)

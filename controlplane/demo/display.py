@@ -8,7 +8,7 @@ Easy to break: everything that comes from files or proxies is text of others; it
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from controlplane.demo.mesh import DemoMesh
+from controlplane.demo.mesh import DemoMesh, Pod
 
 COLUMNS: Final = (
     ("clusters", "type.googleapis.com/envoy.config.cluster.v3.Cluster"),
@@ -25,7 +25,13 @@ COLUMNS: Final = (
     ("listeners", "type.googleapis.com/envoy.config.listener.v3.Listener"),
     ("routes", "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"),
 )
-STYLES: Final = {"SYNCED": "green", "STALE": "yellow", "REJECTED": "red", "NOT SENT": "dim"}
+STYLES: Final = {
+    "SYNCED": "green",
+    "STALE": "yellow",
+    "REJECTED": "red",
+    "NOT SENT": "dim",
+    "NOT CONNECTED": "red",
+}
 SHOWN_LEVELS: Final = ("Error", "Warning")
 
 
@@ -48,6 +54,7 @@ class Situation(msgspec.Struct, frozen=True):
     rows: tuple[Row, ...] = ()
     findings: tuple[str, ...] = ()
     trouble: str = ""
+    pods: tuple[Pod, ...] = ()
 
     @property
     def in_one_line(self) -> str:
@@ -67,9 +74,11 @@ class Situation(msgspec.Struct, frozen=True):
 
 
 def situation_of(
-    statuses: Sequence[Mapping[str, Any]], objects: Sequence[Mapping[str, Any]]
+    statuses: Sequence[Mapping[str, Any]],
+    objects: Sequence[Mapping[str, Any]],
+    pods: Sequence[Pod] = (),
 ) -> Situation:
-    """Read what `/debug/syncz` and `/debug/configz` say."""
+    """Read what `/debug/syncz` and `/debug/configz` say; `pods` are taken as they are."""
     rows = []
     for status in statuses:
         resources = status.get("resources", {})
@@ -82,7 +91,7 @@ def situation_of(
         for finding in item.get("diagnostics", ())
         if finding.get("level") in SHOWN_LEVELS
     ]
-    return Situation(tuple(rows), tuple(dict.fromkeys(findings)))
+    return Situation(tuple(rows), tuple(dict.fromkeys(findings)), pods=tuple(pods))
 
 
 def finding_text(finding: Mapping[str, Any]) -> str:
@@ -101,8 +110,7 @@ def addresses(mesh: DemoMesh) -> list[tuple[str, str]]:
         ("files", str(mesh.live)),
         ("control plane", f"http://{layout.http}/debug"),
         ("", f"http://{layout.monitoring}/metrics"),
-        ("ingress Envoy", f"http://{layout.gateway_admin}"),
-        ("sidecar Envoy", f"http://{layout.sidecar_admin}"),
+        *mesh.places(),
         ("logs", str(mesh.logs)),
     ]
 
@@ -129,22 +137,44 @@ def looks_inside(mesh: DemoMesh) -> list[str]:
     """Commands that show what the proxies run."""
     pylot = Path(sys.executable).with_name("pylot")
     command = str(pylot.relative_to(Path.cwd()) if pylot.is_relative_to(Path.cwd()) else pylot)
-    return [
-        f"{command} proxy-status --control-plane http://{mesh.layout.http}",
-        f"{command} proxy-config route --admin http://{mesh.layout.sidecar_admin}",
-    ]
+    return [f"{command} {words}" for words in mesh.looks_inside()]
 
 
-def live_view(situation: Situation) -> Group:
-    """The part of the terminal that changes: a table of proxies, and what is wrong."""
+def proxy_table(situation: Situation) -> Table:
+    """A row for each proxy: how far it is."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("proxy")
     for name, _ in COLUMNS:
         table.add_column(name)
     for row in situation.rows:
-        cells = [Text(state.lower(), style=STYLES.get(state, "")) for state in row.states]
-        table.add_row(Text(row.proxy), *cells)
-    lines: list[Any] = [table]
+        table.add_row(Text(row.proxy), *state_cells(row.states))
+    return table
+
+
+def pod_table(situation: Situation) -> Table:
+    """A row for each pod: its address, how far its proxy is, and what comes to it."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("pod")
+    table.add_column("address")
+    for name, _ in COLUMNS:
+        table.add_column(name)
+    table.add_column("requests/s", justify="right")
+    states = {row.proxy: row.states for row in situation.rows}
+    for pod in situation.pods:
+        cells = state_cells(states.get(pod.proxy, ("NOT CONNECTED",) * len(COLUMNS)))
+        rate = "-" if pod.requests is None else f"{pod.requests:.1f}"
+        table.add_row(Text(pod.proxy), Text(pod.address), *cells, Text(rate))
+    return table
+
+
+def state_cells(states: Iterable[str]) -> list[Text]:
+    """The states of one proxy in their colours."""
+    return [Text(state.lower(), style=STYLES.get(state, "")) for state in states]
+
+
+def live_view(situation: Situation) -> Group:
+    """The part of the terminal that changes: a table of proxies, and what is wrong."""
+    lines: list[Any] = [pod_table(situation) if situation.pods else proxy_table(situation)]
     if situation.trouble:
         lines.append(Text(situation.trouble, style="red"))
     lines += [Text(f"{row.proxy}: {row.rejected}", "red") for row in situation.rows if row.rejected]

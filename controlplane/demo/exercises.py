@@ -74,7 +74,7 @@ async def count_versions(mesh: DemoMesh, calls: int = CALLS) -> Counter[str]:
 
     What is not a good answer is counted by its status. Raises FailedError when nothing comes.
     """
-    url = f"http://127.0.0.1:{mesh.layout.gateway_port}/api/v1/products/0/reviews"
+    url = f"{mesh.layout.front}/api/v1/products/0/reviews"
     seen: Counter[str] = Counter()
     left = iter(range(calls))
 

@@ -55,7 +55,8 @@ class Layout(Model):
 
     Applications listen on `PREFIX + number` at `service_port`, the shared sidecar on 127.0.0.1 at
     the same port, the gateway on all addresses at `gateway_port`. The defaults are those of
-    `examples/bookinfo/README.md`.
+    `examples/bookinfo/README.md`. `published` is the port of this machine that leads to the
+    gateway when the gateway itself is elsewhere.
     """
 
     gateway_port: int = FILE_GATEWAY_PORT
@@ -66,11 +67,17 @@ class Layout(Model):
     monitoring: SocketAddress = SocketAddress(host=LOOPBACK, port=15014)
     gateway_admin: SocketAddress = SocketAddress(host=LOOPBACK, port=15000)
     sidecar_admin: SocketAddress = SocketAddress(host=LOOPBACK, port=15004)
+    published: int = 0
+
+    @property
+    def front(self) -> str:
+        """The address of the gateway for a browser, without a slash at its end."""
+        return f"http://{LOOPBACK}:{self.published or self.gateway_port}"
 
     @property
     def page(self) -> str:
         """The address of the product page through the gateway."""
-        return f"http://{LOOPBACK}:{self.gateway_port}/productpage"
+        return f"{self.front}/productpage"
 
     @property
     def sidecar(self) -> SocketAddress:

@@ -1,35 +1,33 @@
-"""The running example: control plane, two Envoys, six applications, and the files that rule them.
+"""The running example, however its traffic is led: control plane, applications, files, proxies.
 
-Owns: the order of starting and stopping, and what a user does by hand: copying a file into the
-watched directory.
-Must not know: how it is shown, and which exercises there are.
+Owns: what a user does by hand (copying a file into the watched directory, starting an application
+again), and waiting until things are up. Must not know: how it is shown, which exercises there are,
+and where the proxies come from, which is the business of the two subclasses.
 Easy to break: a file is put in place by a rename, so that the control plane never reads half of it.
 """
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiohttp
+import msgspec
 
-from controlplane.agent.bootstrap import SocketAddress
-from controlplane.agent.envoy import Envoy, EnvoyOptions, find_envoy
-from controlplane.agent.processes import Child, start_child
+from controlplane.agent.admin import AdminClient
+from controlplane.agent.envoy import find_envoy
+from controlplane.agent.processes import Child
 from controlplane.demo.layout import (
     APPLICATIONS,
     Application,
     Layout,
-    application_command,
     bookinfo_directory,
-    gateway_bootstrap,
-    serve_command,
-    sidecar_bootstrap,
     write_live,
 )
 from controlplane.errors import OutsideError
@@ -39,7 +37,26 @@ SECONDS_TO_APPLY: Final = 10.0
 SECONDS_BETWEEN_LOOKS: Final = 0.02
 
 
-class DemoMesh:
+class Pod(msgspec.Struct, frozen=True):
+    """What is shown of one pod: its proxy's name, its address, requests that came to it per second.
+
+    `requests` is None when nobody knows.
+    """
+
+    proxy: str
+    address: str
+    requests: float | None = None
+
+
+class Waitable(Protocol):
+    """What can end."""
+
+    async def wait(self) -> int:
+        """Wait for the end and return the exit code."""
+        ...
+
+
+class DemoMesh(abc.ABC):
     """Everything that `pylot demo` starts; leave it with `async with` and nothing is left.
 
     `directory` gets the watched directory (`live`), logs and bootstraps.
@@ -55,7 +72,6 @@ class DemoMesh:
             timeout=aiohttp.ClientTimeout(total=30), cookie_jar=aiohttp.DummyCookieJar()
         )
         self._children: dict[str, Child] = {}
-        self._envoys: dict[str, Envoy] = {}
 
     async def __aenter__(self) -> DemoMesh:
         return self
@@ -69,14 +85,40 @@ class DemoMesh:
         await self.stop()
 
     @property
-    def gateway(self) -> Envoy:
-        """The ingress gateway's Envoy."""
-        return self._envoys["ingress"]
+    @abc.abstractmethod
+    def consists_of(self) -> str:
+        """What is started, for a sentence."""
 
-    @property
-    def sidecar(self) -> Envoy:
-        """The Envoy that the applications share."""
-        return self._envoys["sidecar"]
+    @abc.abstractmethod
+    def places(self) -> list[tuple[str, str]]:
+        """What there is to open beside the page and the control plane: what, and where."""
+
+    @abc.abstractmethod
+    def looks_inside(self) -> list[str]:
+        """The words of commands of `pylot` that show what the proxies run."""
+
+    @abc.abstractmethod
+    def callers(self) -> Sequence[AdminClient]:
+        """The Envoys whose routes decide where calls between applications go."""
+
+    @abc.abstractmethod
+    async def pods(self) -> Sequence[Pod]:
+        """The pods with what is known of their traffic; empty when there are none."""
+
+    @abc.abstractmethod
+    async def start_application(self, application: Application, *extra: str) -> None:
+        """Start one application, or start it again with other flags, and wait until it answers.
+
+        Raises OutsideError.
+        """
+
+    @abc.abstractmethod
+    async def _start_everything(self) -> None:
+        """Start control plane, applications and proxies; return when all are ready."""
+
+    @abc.abstractmethod
+    async def stop(self) -> None:
+        """End everything: first what takes requests, then what answers them."""
 
     async def start(self) -> None:
         """Start everything and wait until the page can be had.
@@ -85,35 +127,12 @@ class DemoMesh:
         """
         find_envoy()
         write_live(self.layout, self.bookinfo, self.live)
-        await self.start_control_plane()
-        await asyncio.gather(*(self.start_application(entry) for entry in APPLICATIONS))
-        await self._ready()
-        await self._start_envoys()
-        await self._page()
-
-    async def start_control_plane(self) -> None:
-        """Start `pylot serve` on the watched directory; it may not be ready yet."""
-        command = serve_command(self.layout, self.live)
-        await self._start("controlplane", command)
-
-    async def start_application(self, application: Application, *extra: str) -> None:
-        """Start one application, or start it again with other flags, and wait until it answers."""
-        running = self._children.pop(application.name, None)
-        if running is not None:
-            await running.stop()
-        command = application_command(self.layout, application, *extra, bookinfo=self.bookinfo)
-        child = await self._start(application.name, command)
-        await self._listens(child, self.layout.address(application))
-
-    async def stop(self) -> None:
-        """End everything: first what takes requests, then what answers them."""
-        await self.http.close()
-        await asyncio.gather(*(envoy.stop() for envoy in self._envoys.values()))
-        await asyncio.gather(*(child.stop() for child in self._children.values()))
+        await self._start_everything()
+        await self._answers(self.layout.page, self._children["productpage-v1"], "the page")
 
     async def ended(self) -> str:
         """Wait until one of the processes ends by itself, and return what is to be said of it."""
-        processes: dict[str, Child | Envoy] = {**self._children, **self._envoys}
+        processes = self._processes()
         waits = {asyncio.ensure_future(process.wait()): name for name, process in processes.items()}
         done, rest = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for task in rest:
@@ -121,6 +140,9 @@ class DemoMesh:
         task = next(iter(done))
         name = waits[task]
         return f"{name} ended with code {task.result()}; its log is {self.logs / name}.log"
+
+    def _processes(self) -> Mapping[str, Waitable]:
+        return self._children
 
     def log_of(self, application: Application) -> str:
         """All that one application wrote."""
@@ -130,7 +152,7 @@ class DemoMesh:
         """Make files of the example hold for reviews and ratings, and wait until they do.
 
         Each is the name of a file in `networking`, without the common beginning and end; None
-        means no file. Returns when the sidecar's Envoy routes by them. Raises OutsideError when
+        means no file. Returns when every caller's Envoy routes by them. Raises OutsideError when
         it does not within 10 s.
         """
         changes = {"reviews": reviews, "ratings": ratings}
@@ -140,23 +162,19 @@ class DemoMesh:
         deadline = asyncio.get_running_loop().time() + SECONDS_TO_APPLY
         while changed:
             now = await self.virtual_hosts()
-            changed = {name for name in changed if now.get(name) == before.get(name)}
+            changed = {name for name in changed if not follows(now, before, name)}
             if changed and asyncio.get_running_loop().time() > deadline:
                 raise OutsideError(
-                    f"the sidecar's routes of {', '.join(sorted(changed))} did not follow the "
+                    f"the routes of {', '.join(sorted(changed))} did not follow the "
                     f"files in {self.live} within {SECONDS_TO_APPLY:g} s"
                 )
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
         # Envoy's workers take a new route at their next turn.
         await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
-    async def virtual_hosts(self) -> dict[str, Any]:
-        """What the sidecar's Envoy routes by, for each service by its short name."""
-        found: dict[str, Any] = {}
-        for entry in await self.sidecar.admin.config_dump("dynamic_route_configs"):
-            for host in entry.get("route_config", {}).get("virtual_hosts", ()):
-                found[str(host["name"]).partition(".")[0]] = host
-        return found
+    async def virtual_hosts(self) -> list[dict[str, Any]]:
+        """What each caller's Envoy routes by, for each service by its short name."""
+        return list(await asyncio.gather(*(virtual_hosts_of(admin) for admin in self.callers())))
 
     async def statuses(self) -> Sequence[dict[str, Any]]:
         """What `/debug/syncz` says of each proxy; raises OutsideError."""
@@ -188,28 +206,13 @@ class DemoMesh:
         replace_file(target, text)
         return True
 
-    async def _start(self, name: str, command: Sequence[str]) -> Child:
-        child = await start_child(name, command, log=self.logs / f"{name}.log")
-        self._children[name] = child
-        return child
+    async def _start_applications(self) -> None:
+        await asyncio.gather(*(self.start_application(entry) for entry in APPLICATIONS))
 
-    async def _start_envoys(self) -> None:
-        for name, bootstrap in (
-            ("ingress", gateway_bootstrap(self.layout)),
-            ("sidecar", sidecar_bootstrap(self.layout)),
-        ):
-            self._envoys[name] = await Envoy.launch(
-                name, bootstrap, directory=self.logs, options=EnvoyOptions(concurrency=2)
-            )
-        await asyncio.gather(*(envoy.ready() for envoy in self._envoys.values()))
-
-    async def _ready(self) -> None:
+    async def _control_plane_ready(self) -> None:
         await self._answers(
             f"http://{self.layout.http}/ready", self._children["controlplane"], "the control plane"
         )
-
-    async def _page(self) -> None:
-        await self._answers(self.layout.page, self._children["productpage-v1"], "the page")
 
     async def _answers(self, url: str, child: Child, what: str) -> None:
         deadline = asyncio.get_running_loop().time() + SECONDS_TO_START
@@ -222,31 +225,35 @@ class DemoMesh:
                     reason = f"it answers {answer.status}: {(await answer.text()).strip()[:200]}"
             except (aiohttp.ClientError, TimeoutError) as error:
                 reason = str(error)
-            self._must_run(child)
+            must_run(child)
             if asyncio.get_running_loop().time() > deadline:
                 raise OutsideError(f"{what} at {url} did not come up: {reason}")
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
-    async def _listens(self, child: Child, address: SocketAddress) -> None:
-        deadline = asyncio.get_running_loop().time() + SECONDS_TO_START
-        while True:
-            try:
-                _, writer = await asyncio.open_connection(address.host, address.port)
-            except OSError as error:
-                self._must_run(child)
-                if asyncio.get_running_loop().time() > deadline:
-                    raise OutsideError(f"{child.name} does not listen: {error}") from error
-                await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
-            else:
-                writer.close()
-                return
 
-    def _must_run(self, child: Child) -> None:
-        if child.returncode is not None:
-            raise OutsideError(
-                f"{child.name} ended with code {child.returncode}: "
-                f"{child.tail() or 'it said nothing'}"
-            )
+async def virtual_hosts_of(admin: AdminClient) -> dict[str, Any]:
+    """What one Envoy routes by, for each service by its short name; raises OutsideError."""
+    found: dict[str, Any] = {}
+    for entry in await admin.config_dump("dynamic_route_configs"):
+        for host in entry.get("route_config", {}).get("virtual_hosts", ()):
+            found[str(host["name"]).partition(".")[0]] = host
+    return found
+
+
+def follows(
+    now: Iterable[Mapping[str, Any]], before: Iterable[Mapping[str, Any]], name: str
+) -> bool:
+    """Whether every Envoy routes a service differently than before."""
+    pairs = zip(now, before, strict=True)
+    return all(new.get(name) != old.get(name) for new, old in pairs)
+
+
+def must_run(child: Child) -> None:
+    """Raise OutsideError with a process's last words when it has ended."""
+    if child.returncode is not None:
+        raise OutsideError(
+            f"{child.name} ended with code {child.returncode}: {child.tail() or 'it said nothing'}"
+        )
 
 
 def replace_file(target: Path, text: str) -> None:

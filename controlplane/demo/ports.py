@@ -15,6 +15,7 @@ from typing import Final
 
 from controlplane.agent.bootstrap import SocketAddress
 from controlplane.demo.layout import FILE_SERVICE_PORT, LOOPBACK, Layout
+from controlplane.demo.namespaces import NODE_ADDRESS, POD_PREFIX
 from controlplane.errors import OutsideError, UsageError
 
 # Below the range from which systems take the ports of outgoing connections.
@@ -46,11 +47,7 @@ def choose_layout(gateway_port: int) -> Layout:
     Raises UsageError when the gateway's port is taken, OutsideError when the machine lacks the
     loopback addresses.
     """
-    if not 1 <= gateway_port <= 65535:
-        raise UsageError(f"--port: {gateway_port} is not a port: 1 to 65535")
-    error = bind_error(SocketAddress(host="0.0.0.0", port=gateway_port))
-    if error is not None:
-        raise UsageError(refusal(gateway_port, error))
+    must_be_free(SocketAddress(host="0.0.0.0", port=gateway_port))
     taken = {gateway_port}
     service_port = choose_service_port(taken)
     taken.add(service_port)
@@ -64,6 +61,34 @@ def choose_layout(gateway_port: int) -> Layout:
         gateway_admin=choose_loopback(usual.gateway_admin.port, taken),
         sidecar_admin=choose_loopback(usual.sidecar_admin.port, taken),
     )
+
+
+def choose_namespace_layout(published: int) -> Layout:
+    """Return where everything is when each pod has a namespace, which gives it all ports.
+
+    Only the ports of this machine have to be free. Raises UsageError when `published` is taken.
+    """
+    must_be_free(SocketAddress(host=LOOPBACK, port=published))
+    taken = {published}
+    usual = Layout()
+    return Layout(
+        prefix=POD_PREFIX,
+        grpc=SocketAddress(host=NODE_ADDRESS, port=usual.grpc.port),
+        http=choose_loopback(usual.http.port, taken),
+        monitoring=choose_loopback(usual.monitoring.port, taken),
+        gateway_admin=choose_loopback(usual.gateway_admin.port, taken),
+        sidecar_admin=choose_loopback(usual.sidecar_admin.port, taken),
+        published=published,
+    )
+
+
+def must_be_free(address: SocketAddress) -> None:
+    """Raise UsageError unless the gateway can have its address."""
+    if not 1 <= address.port <= 65535:
+        raise UsageError(f"--port: {address.port} is not a port: 1 to 65535")
+    error = bind_error(address)
+    if error is not None:
+        raise UsageError(refusal(address.port, error))
 
 
 def refusal(port: int, error: OSError) -> str:

@@ -33,26 +33,31 @@ from controlplane.demo.display import (
 )
 from controlplane.demo.exercises import EXERCISES, judge
 from controlplane.demo.layout import Layout
+from controlplane.demo.loopback_mesh import LoopbackMesh
 from controlplane.demo.mesh import DemoMesh
+from controlplane.demo.namespace_mesh import NamespaceMesh
 from controlplane.errors import OutsideError
 
 SECONDS_BETWEEN_LOOKS: Final = 0.5
 
 
-async def run_demo(layout: Layout, *, once: bool) -> bool:
+async def run_demo(layout: Layout, *, once: bool, namespaces: bool = False) -> bool:
     """Run the example until SIGINT or SIGTERM, or check the exercises.
+
+    With `namespaces` each application has a network namespace and a captured sidecar.
 
     Returns False when an exercise does not hold, or when a signal ended the check. Raises
     OutsideError when something does not start or ends by itself; its logs are then kept.
     """
     console = Console(highlight=False)
     started = time.monotonic()
-    mesh = DemoMesh(layout, Path(tempfile.mkdtemp(prefix="pylot-demo-")))
+    directory = Path(tempfile.mkdtemp(prefix="pylot-demo-"))
+    mesh = (NamespaceMesh if namespaces else LoopbackMesh)(layout, directory)
     failed = True
     with until_signal() as stopped:
         try:
             async with mesh:
-                say(console, "Starting the control plane, two Envoys and six applications ...")
+                say(console, f"Starting {mesh.consists_of} ...")
                 await mesh.start()
                 say(console, f"Bookinfo is up after {time.monotonic() - started:.1f} s.")
                 good = await (check(mesh, console) if once else show(mesh, console))
@@ -144,7 +149,8 @@ async def view_lines(mesh: DemoMesh, console: Console) -> None:
 async def look(mesh: DemoMesh) -> Situation:
     """What the control plane says now; its silence is part of the situation."""
     try:
-        return situation_of(await mesh.statuses(), await mesh.objects())
+        statuses, objects = await mesh.statuses(), await mesh.objects()
+        return situation_of(statuses, objects, await mesh.pods())
     except OutsideError as error:
         return Situation(trouble=str(error))
 
