@@ -104,6 +104,73 @@ def test_the_demo_serves_the_page_and_leaves_no_process(number: signal.Signals) 
         shutil.rmtree(live.parent, ignore_errors=True)
 
 
+@pytest.mark.netns
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_demo_in_namespaces_serves_the_page_and_leaves_nothing(number: signal.Signals) -> None:
+    (port,) = free_ports(1)
+    started = time.monotonic()
+    with demo("--capture", "netns", "--port", str(port)) as process:
+        read_until(process, r"Bookinfo is up")
+        assert time.monotonic() - started < 20.0
+        assert "The Comedy of Errors" in page(port)[0]
+        live = Path(read_until(process, r"files +(\S+)")[1])
+        plane = read_until(process, r"control plane +(http://\S+)/debug")[1]
+        namespace = read_until(process, r"ip netns exec (\S+) curl")[1]
+        read_until(process, r"^in sync: .*productpage-v1\.default")
+        status = pylot("proxy-status", "--control-plane", plane)
+        assert status.count("SYNCED") == 4 * 7
+        shown = pylot("proxy-config", "listener", "productpage-v1", "--control-plane", plane)
+        assert "15006" in shown
+        asked = subprocess.run(
+            ["ip", "netns", "exec", namespace, "getent", "ahostsv4", "reviews"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        assert asked.stdout.startswith("10.96.0.13 ")
+        processes = descendants_of(process.pid)
+        assert len(processes) == 1 + 6 + 1 + 7 + 7  # plane, applications, warm, agents, Envoys
+        os.kill(process.pid, number)
+        code = process.wait(timeout=PATIENCE)
+        assert code == (-signal.SIGKILL if number is signal.SIGKILL else 0)
+        deadline = time.monotonic() + PATIENCE
+        while left := [pid for pid in processes if running(pid)]:
+            assert time.monotonic() < deadline, f"still running: {left}"
+            time.sleep(0.02)
+    if number is signal.SIGKILL:
+        # Whoever comes next tidies up.
+        assert Path("/var/run/netns", namespace).exists()
+        (port,) = free_ports(1)
+        with demo("--capture", "netns", "--port", str(port)) as process:
+            read_until(process, r"^in sync: ")
+            process.terminate()
+            assert process.wait(timeout=PATIENCE) == 0
+        shutil.rmtree(live.parent, ignore_errors=True)
+    assert not live.exists()
+    for place in ("/var/run/netns", "/etc/netns"):
+        assert not Path(place, namespace).exists()
+
+
+def pylot(*words: str) -> str:
+    """What a command prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "controlplane", *words],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def descendants_of(pid: int) -> list[int]:
+    """The process ids of all children, their children, and so on."""
+    children = children_of(pid)
+    return children + [found for child in children for found in descendants_of(child)]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_files_of_the_user_outlive_the_demo() -> None:
     (port,) = free_ports(1)
@@ -119,11 +186,13 @@ def test_files_of_the_user_outlive_the_demo() -> None:
     shutil.rmtree(kept)
 
 
-def test_the_demo_checks_the_classic_exercises() -> None:
+@pytest.mark.parametrize("capture", ["none", pytest.param("netns", marks=pytest.mark.netns)])
+def test_the_demo_checks_the_classic_exercises(capture: str) -> None:
     (port,) = free_ports(1)
     started = time.monotonic()
+    words = ("demo", "--once", "--port", str(port), "--capture", capture)
     done = subprocess.run(
-        [sys.executable, "-m", "controlplane", "demo", "--once", "--port", str(port)],
+        [sys.executable, "-m", "controlplane", *words],
         capture_output=True,
         text=True,
         timeout=110,
@@ -135,11 +204,12 @@ def test_the_demo_checks_the_classic_exercises() -> None:
     assert time.monotonic() - started < 60.0
 
 
-def test_two_demos_run_side_by_side() -> None:
+@pytest.mark.parametrize("capture", ["none", pytest.param("netns", marks=pytest.mark.netns)])
+def test_two_demos_run_side_by_side(capture: str) -> None:
     first_port, second_port = free_ports(2)
-    with demo("--port", str(first_port)) as first:
+    with demo("--port", str(first_port), "--capture", capture) as first:
         read_until(first, r"^in sync: ")
-        with demo("--port", str(second_port)) as second:
+        with demo("--port", str(second_port), "--capture", capture) as second:
             read_until(second, r"^in sync: ")
             for port in (first_port, second_port):
                 assert "The Comedy of Errors" in page(port)[0]

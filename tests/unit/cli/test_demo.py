@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from controlplane.agent.bootstrap import SocketAddress
-from controlplane.demo.display import situation_of
+from controlplane.cli.demo import demo
+from controlplane.demo.display import live_view, situation_of
 from controlplane.demo.exercises import tolerance
 from controlplane.demo.layout import (
     APPLICATIONS,
@@ -22,9 +26,12 @@ from controlplane.demo.layout import (
     sidecar_bootstrap,
     write_live,
 )
+from controlplane.demo.mesh import Pod
+from controlplane.demo.namespaces import can_capture, is_orphan, start_of
 from controlplane.demo.ports import (
     choose_layout,
     choose_loopback,
+    choose_namespace_layout,
     choose_service_port,
     missing_addresses,
 )
@@ -57,10 +64,57 @@ def test_a_taken_port_is_named_with_the_flag_that_changes_it() -> None:
     assert done.stdout == ""
 
 
-def test_capture_by_namespaces_is_refused_with_the_way_out() -> None:
-    done = pylot_demo("--capture", "netns")
-    assert done.returncode == 2
-    assert "--capture none" in done.stderr
+def test_capture_by_namespaces_is_refused_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(UsageError) as caught:
+        demo(capture="netns", port=8080, once=True)
+    reason = "need root" if sys.platform == "linux" else "are a part of Linux"
+    assert str(caught.value) == (
+        f"--capture netns: network namespaces {reason}; use --capture none"
+    )
+
+
+def test_without_iptables_nothing_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(
+        "shutil.which", lambda name, path="": None if name == "iptables-restore" else name
+    )
+    assert can_capture() == "the program `iptables-restore` is missing"
+
+
+def test_pods_have_their_ports_for_themselves() -> None:
+    layout = choose_namespace_layout(18080)
+    assert layout.page == "http://127.0.0.1:18080/productpage"
+    assert layout.service_port == 9080
+    assert layout.gateway_port == 8080
+    assert str(layout.grpc) == "10.244.0.1:15010"
+    text = (bookinfo_directory() / "mesh" / "reviews.yaml").read_text()
+    assert "podIP: 10.244.0.14\n" in layout.localized(text)
+
+
+def test_a_namespace_is_an_orphan_when_its_owner_is_gone() -> None:
+    here = f"pylot-{os.getpid()}-{start_of(os.getpid())}-node"
+    assert not is_orphan(here)
+    # The id of a process that ended was given to another one.
+    assert is_orphan(f"pylot-{os.getpid()}-0-node")
+    assert is_orphan("pylot-99999999-abc-reviews-v1")
+    assert not is_orphan("cni-1234-abc-x")
+    assert not is_orphan("pylot-other")
+
+
+def test_the_table_of_pods_shows_address_state_and_requests() -> None:
+    good = {"status": "SYNCED"}
+    status = {"proxy": "a.b", "resources": {CDS: good, EDS: good, LDS: good, RDS: good}}
+    pods = [Pod("a.b", "10.0.0.1", 12.34), Pod("c.d", "10.0.0.2")]
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(live_view(situation_of([status], [], pods)))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    assert lines[0][-1] == "requests/s"
+    assert lines[1] == ["a.b", "10.0.0.1", *["synced"] * 4, "12.3"]
+    assert lines[2] == ["c.d", "10.0.0.2", *["not", "connected"] * 4, "-"]
 
 
 def test_a_port_that_is_no_port_is_refused() -> None:
