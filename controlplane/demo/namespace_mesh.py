@@ -30,7 +30,8 @@ from controlplane.demo.mesh import (
     must_run,
 )
 from controlplane.demo.namespaces import Network, purge
-from controlplane.demo.pods import Pods, PodSpec
+from controlplane.demo.pods import CAPTURE, Pods, PodSpec
+from controlplane.demo.pods import Pod as RunningPod
 from controlplane.demo.visitor import Visitor
 from controlplane.demo.warm import WarmInterpreter
 from controlplane.errors import OutsideError
@@ -41,10 +42,18 @@ GATEWAY: Final = "istio-ingressgateway"
 
 
 class NamespaceMesh(DemoMesh):
-    """Seven pods around a node."""
+    """Seven pods around a node.
 
-    def __init__(self, layout: Layout, directory: Path) -> None:
+    `transparent` captures with TPROXY in the place of REDIRECT, without `delta` the proxies speak
+    state-of-the-world xDS.
+    """
+
+    def __init__(
+        self, layout: Layout, directory: Path, *, transparent: bool = False, delta: bool = True
+    ) -> None:
         super().__init__(layout, directory)
+        self._capture = (*CAPTURE, "-m", "TPROXY") if transparent else CAPTURE
+        self._agent = () if delta else ("--sotw",)
         self._stack = contextlib.AsyncExitStack()
         self._network = Network()
         self._pods: Pods | None = None
@@ -58,9 +67,8 @@ class NamespaceMesh(DemoMesh):
 
     def places(self) -> list[tuple[str, str]]:
         """Each pod's Envoy, and how to enter a pod."""
-        pods = self._made().running.values()
-        places = [("Envoys", "")]
-        places += [(f"  {pod.spec.name}", f"http://{pod.admin.address}") for pod in pods]
+        pods = self._sorted()
+        places = [(f"Envoy of {pod.spec.name}", f"http://{pod.admin.address}") for pod in pods]
         inside = self._made().running["productpage-v1"].namespace
         return [
             *places,
@@ -77,6 +85,10 @@ class NamespaceMesh(DemoMesh):
             f"proxy-config route --admin http://{admin}",
         ]
 
+    def admins(self) -> Mapping[str, AdminClient]:
+        """The admin interface of each pod's Envoy, by the pod's name."""
+        return {name: pod.admin for name, pod in self._made().running.items()}
+
     def callers(self) -> Sequence[AdminClient]:
         """Every sidecar."""
         pods = self._made().running.values()
@@ -84,7 +96,7 @@ class NamespaceMesh(DemoMesh):
 
     async def pods(self) -> Sequence[Pod]:
         """The pods; an Envoy that does not answer has no number of requests."""
-        pods = self._made().running.values()
+        pods = self._sorted()
         totals = await asyncio.gather(*(arrived(pod.admin, pod.spec.role) for pod in pods))
         found = []
         for pod, total in zip(pods, totals, strict=True):
@@ -154,6 +166,7 @@ class NamespaceMesh(DemoMesh):
             namespace="istio-system",
             labels=labels,
             role=ProxyType.ROUTER,
+            agent=self._agent,
             admin_port=self.layout.gateway_admin.port,
         )
         await self._made().add(spec)
@@ -164,6 +177,8 @@ class NamespaceMesh(DemoMesh):
             name=name,
             address=self.layout.address(application).host,
             labels=FrozenDict({"app": application.app, "version": application.version}),
+            capture=self._capture,
+            agent=self._agent,
             admin_port=self.layout.sidecar_admin.port if name == "productpage-v1" else 0,
         )
         pod = await self._made().add(spec, self._command(application))
@@ -196,6 +211,10 @@ class NamespaceMesh(DemoMesh):
     def _processes(self) -> Mapping[str, Waitable]:
         pods = self._made().running.values()
         return {**self._children, **{f"{pod.spec.name}-agent": pod.agent for pod in pods}}
+
+    def _sorted(self) -> list[RunningPod]:
+        # All addresses have as many digits.
+        return sorted(self._made().running.values(), key=lambda pod: pod.spec.address)
 
     def _made(self) -> Pods:
         if self._pods is None:

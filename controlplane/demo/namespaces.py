@@ -100,7 +100,13 @@ class Network:
             "link set br0 up",
             # The address of a service that nobody captured fails at once instead of hanging.
             f"route add unreachable {SERVICE_RANGE}",
+            # There is no cluster DNS: a refused query ends at once, an unreachable one does not.
+            f"address add {DNS_ADDRESS}/32 dev lo",
         )
+        # Only a router says that a destination is unreachable, and by default not every time.
+        settings = "echo 1 > ip_forward && echo 0 > icmp_ratelimit"
+        script = f"cd /proc/sys/net/ipv4 && {settings}"
+        await run_program("ip", "netns", "exec", self.node, "sh", "-c", script)
 
     async def add(self, name: str, address: str, *, namespace: str = "default") -> str:
         """Make the namespace of a pod with that address, and return the namespace's name.

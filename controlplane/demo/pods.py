@@ -83,6 +83,11 @@ class Pod:
         self.admin = AdminClient(forwarder.address)
         self._forwarder = forwarder
 
+    @property
+    def name(self) -> str:
+        """The pod's name."""
+        return self.spec.name
+
     async def close(self) -> None:
         """End what runs in the pod, the agent first; the namespace stays."""
         await self.admin.close()

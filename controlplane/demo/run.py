@@ -102,8 +102,10 @@ async def show(mesh: DemoMesh, console: Console) -> bool:
 
     Raises OutsideError when one of the processes ends.
     """
-    for what, where in addresses(mesh):
-        say(console, f"  {what:<14} {where}")
+    shown = addresses(mesh)
+    width = max(len(what) for what, _ in shown)
+    for what, where in shown:
+        say(console, f"  {what:<{width}}  {where}")
     say(console, "", "The files are watched. Try one, and load the page again:")
     for seen, command in suggestions(mesh):
         say(console, f"  {seen}:", f"    {command}")

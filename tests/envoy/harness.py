@@ -17,10 +17,11 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
 
+from controlplane.agent.admin import AdminClient
 from controlplane.agent.bootstrap import Bootstrap, EnvoyAddress, PipeAddress, SocketAddress
 from controlplane.agent.envoy import Envoy, EnvoyOptions
 from controlplane.agent.processes import Child, start_child
@@ -271,7 +272,21 @@ class Bed:
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
-async def troubles_of(envoy: Envoy) -> list[str]:
+class Proxy(Protocol):
+    """An Envoy, whoever runs it."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a message."""
+        ...
+
+    @property
+    def admin(self) -> AdminClient:
+        """Its admin interface."""
+        ...
+
+
+async def troubles_of(envoy: Proxy) -> list[str]:
     """What keeps one Envoy from being settled."""
     stats = await envoy.admin.stats(SETTLED_STATS)
     expected = {
