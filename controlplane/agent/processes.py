@@ -80,6 +80,10 @@ class Child:
                 self._signal(signal.SIGKILL)
         return await self._process.wait()
 
+    def terminate(self) -> None:
+        """Ask it to end, with SIGTERM, and do not wait."""
+        self._signal(signal.SIGTERM)
+
     async def kill(self) -> int:
         """End it at once with SIGKILL, as a crash would."""
         self._signal(signal.SIGKILL)

@@ -118,9 +118,11 @@ class NamespaceMesh(DemoMesh):
     async def stop(self) -> None:
         """End everything: the pods first, then what they need."""
         await self.http.close()
-        if self._pods is not None:
-            await self._pods.remove(*self._pods.running)
-        await self._stack.aclose()
+        try:
+            if self._pods is not None:
+                await self._pods.remove(*self._pods.running)
+        finally:
+            await self._stack.aclose()
 
     async def _start_everything(self) -> None:
         await purge()

@@ -9,6 +9,7 @@ and an agent's Envoy is another user, who must be able to search the directory o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -118,24 +119,31 @@ class Pods:
         """Where something of that name writes."""
         return self._logs / f"{name}.log"
 
+    async def prepared(self) -> None:
+        """Wait until the next pod starts without delay; raises OutsideError."""
+        await self._warm.ready()
+
     async def add(self, spec: PodSpec, application: Sequence[str] = ()) -> Pod:
         """Start a pod, with the command line of its application when it has one.
 
         Its agent may not be ready yet. Raises OutsideError.
         """
         namespace = await self.network.add(spec.name, spec.address, namespace=spec.namespace)
-        visitor = Visitor(namespace)
-        address = SocketAddress(host=LOOPBACK, port=spec.admin_port)
-        forwarder = Forwarder(visitor, address=address, target=ADMIN)
-        await forwarder.start()
-        if spec.role is ProxyType.SIDECAR and spec.capture:
-            await self._warm.run(
-                spec.name,
-                *("iptables", *spec.capture),
-                log=self.log_file(f"{spec.name}-capture"),
-                network_namespace=namespace,
-            )
-        agent = await self.start_agent(spec, namespace)
+        async with contextlib.AsyncExitStack() as undo:
+            visitor = undo.enter_context(Visitor(namespace))
+            address = SocketAddress(host=LOOPBACK, port=spec.admin_port)
+            forwarder = Forwarder(visitor, address=address, target=ADMIN)
+            undo.push_async_callback(forwarder.close)
+            await forwarder.start()
+            if spec.role is ProxyType.SIDECAR and spec.capture:
+                await self._warm.run(
+                    spec.name,
+                    *("iptables", *spec.capture),
+                    log=self.log_file(f"{spec.name}-capture"),
+                    network_namespace=namespace,
+                )
+            agent = await self.start_agent(spec, namespace)
+            undo.pop_all()
         pod = Pod(spec, namespace=namespace, agent=agent, visitor=visitor, forwarder=forwarder)
         self.running[spec.name] = pod
         if application:

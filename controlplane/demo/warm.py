@@ -104,6 +104,13 @@ class WarmInterpreter:
     ) -> None:
         await self.close()
 
+    async def ready(self) -> None:
+        """Wait until everything is imported; raises OutsideError."""
+        try:
+            await asyncio.wait_for(self._ready.wait(), SECONDS_TO_WARM)
+        except TimeoutError as error:
+            raise OutsideError(f"the warm interpreter is not ready; see {self._log}") from error
+
     async def start(
         self,
         name: str,
@@ -113,10 +120,7 @@ class WarmInterpreter:
         network_namespace: str = "",
     ) -> Child:
         """Start `pylot` with these words; raises OutsideError when the interpreter is gone."""
-        try:
-            await asyncio.wait_for(self._ready.wait(), SECONDS_TO_WARM)
-        except TimeoutError as error:
-            raise OutsideError(f"the warm interpreter is not ready; see {self._log}") from error
+        await self.ready()
         number = next(self._numbers)
         future: asyncio.Future[ForkedProcess] = asyncio.get_running_loop().create_future()
         self._starting[number] = future

@@ -1,0 +1,57 @@
+"""The classic exercises in captured pods, however traffic is captured and xDS is spoken."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from controlplane.demo.exercises import EXERCISES, judge
+from controlplane.demo.namespace_mesh import NamespaceMesh
+from controlplane.demo.ports import choose_namespace_layout
+from tests.envoy.harness import SETTLED_STATS, eventually, free_ports
+
+pytestmark = [pytest.mark.netns, pytest.mark.envoy]
+
+# It takes six seconds, which `pylot demo --once` spends as well.
+SLOW = "delay of 7 s"
+
+
+@pytest.mark.parametrize("delta", [True, False], ids=["delta", "sotw"])
+@pytest.mark.parametrize("transparent", [False, True], ids=["redirect", "tproxy"])
+async def test_the_exercises_hold_and_nothing_is_rejected(transparent: bool, delta: bool) -> None:
+    layout = choose_namespace_layout(free_ports(1)[0])
+    with tempfile.TemporaryDirectory(prefix="pylot-bookinfo-") as directory:
+        made = NamespaceMesh(layout, Path(directory), transparent=transparent, delta=delta)
+        async with made as mesh:
+            await mesh.start()
+            for exercise in EXERCISES:
+                if exercise.title != SLOW:
+                    good, seen = await judge(exercise, mesh)
+                    assert good, f"{exercise.title}: {seen}"
+            assert {pod.proxy.partition(".")[0] for pod in await mesh.pods()} == set(made.admins())
+            await eventually(lambda: troubles(made), lambda found: not found, what="settled Envoys")
+            statuses = await mesh.statuses()
+            assert len(statuses) == 7
+            assert {status["delta"] for status in statuses} == {delta}
+            assert not [status["rejections"] for status in statuses if status["rejections"]]
+
+
+async def troubles(mesh: NamespaceMesh) -> list[str]:
+    """What an Envoy rejected or waits for, and what the control plane thinks is not in sync."""
+    wrong = []
+    for name, admin in mesh.admins().items():
+        stats = await admin.stats(SETTLED_STATS)
+        assert stats["cluster_manager.warming_clusters"] == 0
+        wrong += [
+            f"{name}: {stat} is {value}"
+            for stat, value in stats.items()
+            if value != (1 if stat == "control_plane.connected_state" else 0)
+        ]
+    return wrong + [
+        f"{status['proxy']}: {url} is {watch['status']}"
+        for status in await mesh.statuses()
+        for url, watch in status["resources"].items()
+        if watch["status"] not in ("SYNCED", "NOT SENT")
+    ]
