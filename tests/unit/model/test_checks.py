@@ -170,6 +170,17 @@ def test_gateways_cannot_share_a_port_between_protocols() -> None:
     assert "port 80 is HTTP in the older Gateway default/old (spec.servers[0])" in found[0].message
 
 
+def test_a_server_that_lost_its_port_takes_it_from_nobody() -> None:
+    http = "{port: {number: 80, name: h, protocol: HTTP}, hosts: [HOST]}"
+    found = check(
+        gateway("first", http.replace("HOST", "a.com"), "2024-01-01T00:00:00Z"),
+        gateway("loser", "{port: {number: 80, name: t, protocol: TCP}, hosts: ['*']}",
+                "2024-02-01T00:00:00Z"),
+        gateway("last", http.replace("HOST", "b.com"), "2024-03-01T00:00:00Z"),
+    )  # fmt: skip
+    assert shown(found) == ["Error IST0145 Gateway default/loser spec.servers[0].port"]
+
+
 def test_gateways_may_share_a_port_for_different_hosts_only() -> None:
     server = "{port: {number: 80, name: h, protocol: HTTP}, hosts: [HOST]}"
     assert (
