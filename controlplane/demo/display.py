@@ -153,7 +153,8 @@ def proxy_table(situation: Situation) -> Table:
 
 def pod_table(situation: Situation) -> Table:
     """A row for each pod: its address, how far its proxy is, and what comes to it."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    # Narrow enough for a terminal of 80 columns.
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("pod")
     table.add_column("address")
     for name, _ in COLUMNS:
@@ -163,7 +164,7 @@ def pod_table(situation: Situation) -> Table:
     for pod in situation.pods:
         cells = state_cells(states.get(pod.proxy, ("NOT CONNECTED",) * len(COLUMNS)))
         rate = "-" if pod.requests is None else f"{pod.requests:.1f}"
-        table.add_row(Text(pod.proxy), Text(pod.address), *cells, Text(rate))
+        table.add_row(Text(pod.proxy.partition(".")[0]), Text(pod.address), *cells, Text(rate))
     return table
 
 

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,6 @@ PROGRAMS: Final = ("ip", "iptables-restore", "setpriv", "unshare")
 PROBE: Final = "*nat\n-A OUTPUT -p tcp -m owner --uid-owner 1 -j REDIRECT --to-ports 1\nCOMMIT\n"
 _NAME: Final = re.compile(r"pylot-(\d+)-([0-9a-z]+)-.+")
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
-_numbers: Final = iter(range(1, sys.maxsize))
 
 
 def can_capture() -> str:
@@ -71,10 +71,8 @@ class Network:
     """A node and its pods. Every process may have several, with equal addresses."""
 
     def __init__(self) -> None:
-        self._tag = f"pylot-{os.getpid()}-{start_of(os.getpid())}"
-        number = next(_numbers)
-        if number > 1:
-            self._tag += f"-{number}"
+        own = secrets.token_hex(2)
+        self._tag = f"pylot-{os.getpid()}-{start_of(os.getpid())}-{own}"
         self.node = f"{self._tag}-node"
         self._made: dict[str, str] = {}
         self._links = 0

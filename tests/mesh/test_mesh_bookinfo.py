@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.demo.exercises import EXERCISES, judge
+from controlplane.demo.exercises import EXERCISES, get_page, judge
 from controlplane.demo.namespace_mesh import NamespaceMesh
 from controlplane.demo.ports import choose_namespace_layout
 from tests.envoy.harness import SETTLED_STATS, eventually, free_ports
@@ -30,7 +30,12 @@ async def test_the_exercises_hold_and_nothing_is_rejected(transparent: bool, del
                 if exercise.title != SLOW:
                     good, seen = await judge(exercise, mesh)
                     assert good, f"{exercise.title}: {seen}"
-            assert {pod.proxy.partition(".")[0] for pod in await mesh.pods()} == set(made.admins())
+            await mesh.pods()
+            assert (await get_page(mesh)).status == 200
+            counted = {pod.proxy.partition(".")[0]: pod.requests for pod in await mesh.pods()}
+            assert set(counted) == set(made.admins())
+            for name in ("istio-ingressgateway", "productpage-v1", "details-v1"):
+                assert counted[name], f"{name} has counted no request"
             await eventually(lambda: troubles(made), lambda found: not found, what="settled Envoys")
             statuses = await mesh.statuses()
             assert len(statuses) == 7
