@@ -125,6 +125,7 @@ class WarmInterpreter:
         future: asyncio.Future[ForkedProcess] = asyncio.get_running_loop().create_future()
         self._starting[number] = future
         log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()  # whoever looks does not know how far the new process is
         self.tell(
             Start(
                 number=number,
