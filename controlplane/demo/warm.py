@@ -124,8 +124,7 @@ class WarmInterpreter:
         number = next(self._numbers)
         future: asyncio.Future[ForkedProcess] = asyncio.get_running_loop().create_future()
         self._starting[number] = future
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.touch()  # whoever looks does not know how far the new process is
+        make_log(log)
         self.tell(
             Start(
                 number=number,
@@ -180,3 +179,9 @@ class WarmInterpreter:
                     future.set_result(process)
             case Ended(pid=pid, code=code):
                 self._running.pop(pid).ended.set_result(code)
+
+
+def make_log(log: Path) -> None:
+    """Make an empty log unless there is one: who reads it is quicker than a new process."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch()
