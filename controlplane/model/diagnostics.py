@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 
 import msgspec
 
@@ -38,15 +37,6 @@ class Diagnostic(msgspec.Struct, frozen=True, cache_hash=True, kw_only=True):
         place = f"{self.file}:{self.line}" if self.file else ""
         parts = [part for part in (place, str(self.ref or ""), self.field) if part]
         return f"{' '.join(parts)}: {self.message}" if parts else self.message
-
-
-def worst(diagnostics: Iterable[Diagnostic]) -> Level | None:
-    """Return the worst level among the diagnostics, None when there are none."""
-    levels = {diagnostic.level for diagnostic in diagnostics}
-    for level in Level:
-        if level in levels:
-            return level
-    return None
 
 
 def order(diagnostic: Diagnostic) -> tuple[str, int, str, str, str, str]:
