@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES_OF_INSTALL := pyproject.toml setup.py constraints.txt $(wildcard protos/controlplane/protos/*.proto)
 
-.PHONY: demo test lint format bench soak clean help
+.PHONY: demo test lint format bench soak kubernetes-assets clean help
 
 help:  ## Say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 demo: $(VENV)/.demo  ## Run Bookinfo on real Envoys and print the addresses to open
 	$(BIN)/pylot demo $(DEMO_FLAGS)
@@ -31,6 +31,9 @@ bench: $(VENV)/.dev  ## Measure; prints tables and ratios
 
 soak: $(VENV)/.dev  ## The tests again with large counts and long runs
 	PYLOT_SOAK=20 $(BIN)/python -m pytest --timeout 3600 $(TEST_FLAGS)
+
+kubernetes-assets:  ## Build a real API server for the tests, once (needs Go)
+	$(PYTHON) -m tests.kubernetes.binaries
 
 clean:  ## Remove the virtual environment and all caches
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

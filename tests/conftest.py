@@ -12,6 +12,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.kubernetes.binaries import missing_binaries
+
 # An ordinary run tries the same examples every time, so that a red run says something about the
 # change; `make soak` tries new ones, and more of them.
 hypothesis.settings.register_profile("ordinary", derandomize=True, deadline=None)
@@ -49,7 +51,11 @@ def _missing_netns() -> str:
     return ""
 
 
-GROUPS = {"envoy": functools.cache(_missing_envoy), "netns": functools.cache(_missing_netns)}
+GROUPS = {
+    "envoy": functools.cache(_missing_envoy),
+    "netns": functools.cache(_missing_netns),
+    "kubernetes": functools.cache(missing_binaries),
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
