@@ -30,8 +30,14 @@ from controlplane.debug.metrics import Metrics
 from controlplane.debug.reporter import MetricsReporter
 from controlplane.errors import PylotError
 from controlplane.inject.admission import Injector
-from controlplane.inject.certificate import OwnCertificate, serving_names, ssl_context
-from controlplane.inject.config import load_config
+from controlplane.inject.certificate import (
+    GetCertificate,
+    OwnCertificate,
+    serving_names,
+    ssl_context,
+)
+from controlplane.inject.certificate_files import FileCertificate
+from controlplane.inject.config_files import FileConfig
 from controlplane.inject.webhook import InjectionMetrics, keep_certificate, make_webhook_app
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.diff import Change
@@ -146,15 +152,17 @@ class App:
             yield
 
     async def _webhooks(self, stack: contextlib.AsyncExitStack, address: Address) -> None:
-        """Serve the admission webhooks with a certificate of our own making."""
+        """Serve the admission webhooks."""
         settings = self._settings
-        config = load_config(revision=settings.revision)
-        current = OwnCertificate(serving_names(settings.root_namespace, settings.revision))
+        config = FileConfig(
+            settings.inject_config, settings.inject_values, revision=settings.revision
+        )
+        current = _webhook_certificate(settings)
         first = current()
         tls = ssl_context(first)
         app = make_webhook_app(
             lambda: Injector(
-                config=config,
+                config=config(),
                 mesh=self._registry.snapshot.mesh,
                 namespace_labels=self._registry.snapshot.namespaces.get,
             ),
@@ -240,6 +248,13 @@ def _sources(settings: Settings) -> tuple[Source, ...]:
     if settings.config_dirs or settings.mesh_config is not None:
         return (FileSource(settings.config_dirs, mesh_config=settings.mesh_config),)
     return ()
+
+
+def _webhook_certificate(settings: Settings) -> GetCertificate:
+    """Where the webhooks' certificate comes from: the operator's files, or ourselves."""
+    if settings.tls_cert_file is not None and settings.tls_key_file is not None:
+        return FileCertificate(settings.tls_cert_file, settings.tls_key_file, settings.ca_cert_file)
+    return OwnCertificate(serving_names(settings.root_namespace, settings.revision))
 
 
 def _bound(runner: Any, address: Address) -> str:

@@ -65,6 +65,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http_addr: Address | None = Address("", 8080)
     monitoring_addr: Address | None = Address("", 15014)
     https_addr: Address | None = Address("", 15017)
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    ca_cert_file: Path | None = None
+    inject_config: Path | None = None
+    inject_values: Path | None = None
     domain: str = "cluster.local"
     cluster_id: str = "Kubernetes"
     revision: str = "default"

@@ -21,10 +21,17 @@ def inject(
     ],
     inject_config: Annotated[
         Path | None,
-        typer.Option(help="File with the template and the policy, in place of ours."),
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="File with the template and the policy, in place of ours.",
+        ),
     ] = None,
     values: Annotated[
-        Path | None, typer.Option(help="File with values for the template, laid over ours.")
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="File with values for the template, laid over ours."
+        ),
     ] = None,
     mesh_config: Annotated[Path | None, typer.Option(help="File with Istio's MeshConfig.")] = None,
     namespace: Annotated[
@@ -48,17 +55,11 @@ def inject(
     Without Namespace objects in the files every workload is injected that does not refuse; with
     them their labels decide, as they do in a cluster.
     """
-    from controlplane.inject.config import load_config
+    from controlplane.inject.config_files import read_config
     from controlplane.inject.errors import InjectConfigError
     from controlplane.inject.files import FileInjector
 
-    config = load_config(
-        _text(inject_config, "--inject-config"),
-        _text(values, "--values"),
-        config_name=str(inject_config or "--inject-config"),
-        values_name=str(values or "--values"),
-        revision=revision,
-    )
+    config = read_config(inject_config, values, revision=revision)
     injector = FileInjector(config, _mesh(mesh_config), namespaces=tuple(namespace))
     try:
         results = [

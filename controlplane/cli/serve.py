@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
+
+_FILE: Final[Any] = {"exists": True, "dir_okay": False}
+"""What holds for an option that names a file which must be there."""
 
 
 def serve(
@@ -38,6 +41,33 @@ def serve(
     http_addr: Annotated[str, typer.Option(help="/ready and /debug.")] = ":8080",
     monitoring_addr: Annotated[str, typer.Option(help="/metrics, /version, /debug.")] = ":15014",
     https_addr: Annotated[str, typer.Option(help="Webhooks: /inject.")] = ":15017",
+    tls_cert_file: Annotated[
+        Path | None,
+        typer.Option(
+            **_FILE,
+            help="PEM chain that the webhooks serve with; read again when it changes. Without it "
+            "the control plane makes a certificate of its own.",
+        ),
+    ] = None,
+    tls_key_file: Annotated[
+        Path | None, typer.Option(**_FILE, help="PEM key of --tls-cert-file, without a password.")
+    ] = None,
+    ca_cert_file: Annotated[
+        Path | None,
+        typer.Option(
+            **_FILE, help="PEM certificates of the authority that signed --tls-cert-file."
+        ),
+    ] = None,
+    inject_config: Annotated[
+        Path | None,
+        typer.Option(
+            **_FILE, help="File with templates and policy of injection, over ours; watched."
+        ),
+    ] = None,
+    inject_values: Annotated[
+        Path | None,
+        typer.Option(**_FILE, help="File with values for the templates, over ours; watched."),
+    ] = None,
     domain: Annotated[str, typer.Option(help="DNS domain of the cluster.")] = "cluster.local",
     cluster_id: Annotated[str, typer.Option(help="Name of this cluster.")] = "Kubernetes",
     revision: Annotated[str, typer.Option(help="Revision of this control plane.")] = "default",
@@ -92,6 +122,11 @@ def serve(
         http_addr=parse_address(http_addr, "--http-addr"),
         monitoring_addr=parse_address(monitoring_addr, "--monitoring-addr"),
         https_addr=parse_address(https_addr, "--https-addr"),
+        tls_cert_file=tls_cert_file,
+        tls_key_file=tls_key_file,
+        ca_cert_file=ca_cert_file,
+        inject_config=inject_config,
+        inject_values=inject_values,
         domain=domain,
         cluster_id=cluster_id,
         revision=revision,
@@ -106,6 +141,10 @@ def serve(
             raise UsageError(f"--config-dir: {directory} is not a directory")
     if settings.mesh_config is not None and not settings.mesh_config.is_file():
         raise UsageError(f"--mesh-config: there is no file {settings.mesh_config}")
+    if (tls_cert_file is None) != (tls_key_file is None):
+        raise UsageError("--tls-cert-file and --tls-key-file belong together: name both or neither")
+    if ca_cert_file is not None and tls_cert_file is None:
+        raise UsageError("--ca-cert-file says who signed --tls-cert-file: name that too")
     if settings.kubernetes:
         raise UsageError(
             "the Kubernetes source is not built yet: name a directory with --config-dir DIR and "

@@ -1,4 +1,4 @@
-"""The certificate that the webhook serves with: made here, or read from files.
+"""The certificate that the webhook serves with, and one of our own making.
 
 Owns the authority of our own, the names in the certificate and when it is renewed. Must not know
 who serves. The rule that is easy to break: the API server trusts the authority, not the leaf, so
@@ -58,6 +58,11 @@ class ServingCertificate(msgspec.Struct, frozen=True, kw_only=True):
     def renew_at(self) -> datetime.datetime:
         """Half of its life: when it should be replaced."""
         return self.not_before + (self.not_after - self.not_before) / 2
+
+
+GetCertificate = Callable[[], ServingCertificate]
+"""Returns the certificate of this moment, the same value until there is another; raises
+CertificateError when there is none. Called in a thread, so it may read files."""
 
 
 class Authority:
@@ -154,33 +159,6 @@ def serving_names(namespace: str, revision: str = "default") -> tuple[str, ...]:
         name
         for service in services
         for name in (f"{service}.{namespace}.svc", f"{service}.{namespace}")
-    )
-
-
-def from_files(chain: Path, key: Path, authority: Path | None = None) -> ServingCertificate:
-    """Return a certificate that somebody else provides; raises CertificateError."""
-    texts = []
-    for path in (chain, key, *((authority,) if authority is not None else ())):
-        try:
-            texts.append(path.read_bytes())
-        except OSError as error:
-            raise CertificateError(f"{path}: {error.strerror}") from None
-    try:
-        leaf = x509.load_pem_x509_certificates(texts[0])[0]
-    except ValueError:
-        raise CertificateError(f"{chain}: there is no PEM certificate in it") from None
-    try:
-        private = serialization.load_pem_private_key(texts[1], password=None)
-    except (ValueError, TypeError):
-        raise CertificateError(f"{key}: there is no PEM private key without a password") from None
-    if private.public_key() != leaf.public_key():
-        raise CertificateError(f"{key}: this is not the key of {chain}")
-    return ServingCertificate(
-        chain=texts[0],
-        key=texts[1],
-        authority=texts[2] if authority is not None else b"",
-        not_before=leaf.not_valid_before_utc,
-        not_after=leaf.not_valid_after_utc,
     )
 
 

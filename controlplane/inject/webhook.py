@@ -19,14 +19,14 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from controlplane.inject.admission import Answer, Injector, Result, ReviewError, review
-from controlplane.inject.certificate import ServingCertificate, load
+from controlplane.inject.certificate import GetCertificate, ServingCertificate, load
 from controlplane.inject.errors import CertificateError
 
 MAX_BODY: Final = 8 * 1024 * 1024
 """Bytes. A pod has at most 1.5 MiB in etcd; a review may hold it twice."""
 
-CHECK_INTERVAL: Final = 600.0
-"""Seconds between two looks at the certificate."""
+CHECK_INTERVAL: Final = 2.0
+"""Seconds between two looks at the certificate: files cost a few stat calls each time."""
 
 GetInjector = Callable[[], Injector]
 """Returns the settings of this moment."""
@@ -83,16 +83,17 @@ def make_webhook_app(
 
 async def keep_certificate(
     context: ssl.SSLContext,
-    current: Callable[[], ServingCertificate],
+    current: GetCertificate,
     *,
     loaded: ServingCertificate,
     every: float = CHECK_INTERVAL,
 ) -> None:
     """Keep a context at the certificate of the moment, until it is cancelled.
 
-    `current` is an `OwnCertificate`, or reads files that somebody else renews; `loaded` is what
-    the context has. What cannot be read is logged, and the old certificate stays. Seconds.
+    `loaded` is what the context has. What cannot be read is logged, once for each reason, and the
+    old certificate stays. `every` is in seconds.
     """
+    reported = ""
     while True:
         await asyncio.sleep(every)
         try:
@@ -101,8 +102,11 @@ async def keep_certificate(
                 load(context, found)
                 loaded = found
                 _log.info("webhook_certificate_renewed", not_after=found.not_after.isoformat())
+            reported = ""
         except CertificateError as error:
-            _log.warning("webhook_certificate_unreadable", reason=str(error))
+            if str(error) != reported:
+                reported = str(error)
+                _log.warning("webhook_certificate_unreadable", reason=reported)
 
 
 class _Handler:

@@ -13,10 +13,10 @@ from controlplane.inject.certificate import (
     Authority,
     OwnCertificate,
     ServingCertificate,
-    from_files,
     serving_names,
     ssl_context,
 )
+from controlplane.inject.certificate_files import FileCertificate, from_files
 from controlplane.inject.errors import CertificateError
 from controlplane.inject.webhook import keep_certificate
 
@@ -106,6 +106,46 @@ def test_a_key_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         from_files(tmp_path / "c", tmp_path / "k")
     with pytest.raises(CertificateError, match="No such file"):
         from_files(tmp_path / "missing", tmp_path / "k")
+
+
+def test_replaced_files_are_read_again_when_all_of_them_are_there(tmp_path: Path) -> None:
+    authority = Authority(clock)
+    first, second = authority.issue(NAMES), authority.issue(NAMES)
+    chain, key = tmp_path / "c", tmp_path / "k"
+    chain.write_bytes(first.chain)
+    key.write_bytes(first.key)
+    current = FileCertificate(chain, key)
+    assert current().chain == first.chain
+    assert current() is current()
+    chain.write_bytes(second.chain)
+    with pytest.raises(CertificateError, match="this is not the key of"):
+        current()
+    key.write_bytes(second.key)
+    assert (current().chain, current().key) == (second.chain, second.key)
+
+
+def test_a_mounted_secret_changes_by_the_turn_of_a_link(tmp_path: Path) -> None:
+    authority = Authority(clock)
+    made = [authority.issue(NAMES), authority.issue(NAMES)]
+    for number, one in enumerate(made):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "c").write_bytes(one.chain)
+        (tmp_path / str(number) / "k").write_bytes(one.key)
+    data = tmp_path / "data"
+    data.symlink_to("0")
+    current = FileCertificate(data / "c", data / "k")
+    assert current().chain == made[0].chain
+    (tmp_path / "next").symlink_to("1")
+    (tmp_path / "next").rename(data)
+    assert current().chain == made[1].chain
+
+
+def test_an_authority_that_is_no_certificate_is_named(tmp_path: Path) -> None:
+    made = Authority(clock).issue(NAMES)
+    for name, data in (("c", made.chain), ("k", made.key), ("a", b"x")):
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(CertificateError, match="a: there is no PEM certificate in it"):
+        from_files(tmp_path / "c", tmp_path / "k", tmp_path / "a")
 
 
 def test_loading_a_certificate_leaves_no_file(
