@@ -14,6 +14,7 @@ import typer
 
 from controlplane import __version__
 from controlplane.cli import (
+    crds,
     demo,
     inject,
     iptables,
@@ -48,6 +49,7 @@ app.add_typer(proxy_config.app, name="pc", hidden=True)
 iptables.register(app)
 proxy.register(app)
 app.command()(inject.inject)
+app.command()(crds.crds)
 app.command(name="proxy-wait", hidden=True)(proxy_wait.proxy_wait)
 app.command()(demo.demo)
 

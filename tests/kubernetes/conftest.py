@@ -9,6 +9,8 @@ from typing import Final
 
 import pytest
 
+from controlplane.crds.definitions import definitions
+from controlplane.crds.text import as_yaml
 from tests.kubernetes.binaries import find_binaries, missing_binaries
 from tests.kubernetes.cluster import Cluster, running_cluster
 
@@ -31,3 +33,13 @@ def namespace(cluster: Cluster) -> str:
     name = f"test-{os.getpid()}-{next(_NUMBERS)}"
     cluster.kubectl("create", "namespace", name)
     return name
+
+
+@pytest.fixture(scope="session")
+def istio_crds(cluster: Cluster) -> None:
+    """The definitions of Istio's kinds, as `pylot crds` prints them, served by the cluster."""
+    names = [item["metadata"]["name"] for item in definitions()]
+    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=as_yaml(definitions()))
+    cluster.kubectl(
+        "wait", "--for=condition=Established", "--timeout=50s", *(f"crd/{name}" for name in names)
+    )

@@ -1,0 +1,165 @@
+"""The definitions of `pylot crds` in a real API server: taken, explained, and losing nothing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from controlplane.crds.kinds import defined
+from controlplane.model.kinds import Kind, Untranslated
+from tests.full_objects import VARIANTS, full_object
+from tests.kubernetes.cluster import Cluster
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.usefixtures("istio_crds")]
+
+BOOKINFO = Path(__file__).parents[2] / "examples" / "bookinfo"
+TYPED = [kind for kind in defined() if kind.model is not Untranslated]
+
+
+def _names(kind: Kind) -> str:
+    return f"{kind.plural}.{kind.group}"
+
+
+def test_every_definition_is_established_and_structural(cluster: Cluster) -> None:
+    """The API server serves each, and finds nothing in a schema that hinders pruning."""
+    found = json.loads(cluster.kubectl("get", "crd", *map(_names, defined()), "-o", "json").stdout)[
+        "items"
+    ]
+    assert len(found) == len(defined())
+    for item in found:
+        conditions = {entry["type"]: entry["status"] for entry in item["status"]["conditions"]}
+        assert conditions["Established"] == "True", item["metadata"]["name"]
+        assert conditions.get("NonStructuralSchema", "False") == "False", conditions
+
+
+@pytest.mark.parametrize("kind", TYPED, ids=lambda kind: kind.kind)
+def test_no_field_of_a_full_object_is_lost(cluster: Cluster, namespace: str, kind: Kind) -> None:
+    """What was applied in one version is read back whole in every version."""
+    full = [
+        full_object(kind, version, variant, name=f"{version}-{variant}")
+        for version, variant in itertools.product(kind.versions, range(VARIANTS))
+    ]
+    cluster.kubectl(
+        "apply", "--server-side", "--validate=strict", "-n", namespace, "-f", "-",
+        stdin=yaml.safe_dump_all(full),
+    )  # fmt: skip
+    wanted = {item["metadata"]["name"]: item["spec"] for item in full}
+    for version in kind.versions:
+        resource = f"{kind.plural}.{version}.{kind.group}"
+        answer = cluster.kubectl("get", "-n", namespace, resource, "-o", "json").stdout
+        found = {item["metadata"]["name"]: item["spec"] for item in json.loads(answer)["items"]}
+        assert found == wanted, version
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in defined() if kind.model is Untranslated], ids=lambda kind: kind.kind
+)
+def test_a_kind_without_a_struct_keeps_everything(
+    cluster: Cluster, namespace: str, kind: Kind
+) -> None:
+    """Its spec is kept as it is, however deep."""
+    spec = {"any": {"thing": [1, {"deep": ["er", True]}]}}
+    cluster.kubectl(
+        "apply", "-n", namespace, "-f", "-",
+        stdin=yaml.safe_dump(
+            {
+                "apiVersion": kind.api_versions[0],
+                "kind": kind.kind,
+                "metadata": {"name": "any"},
+                "spec": spec,
+            }
+        ),
+    )  # fmt: skip
+    answer = cluster.kubectl("get", "-n", namespace, _names(kind), "any", "-o", "json").stdout
+    assert json.loads(answer)["spec"] == spec
+
+
+def test_kubectl_explains_fields(cluster: Cluster) -> None:
+    """Kinds, structs and fields have a sentence."""
+    http = cluster.kubectl("explain", "virtualservices.spec.http").stdout
+    assert "the first rule that matches a request is taken" in " ".join(http.split())
+    assert "<no description>" not in http
+    attempts = cluster.kubectl("explain", "vs.spec.http.retries.attempts").stdout
+    assert "0 switches retries off" in " ".join(attempts.split())
+    kind = cluster.kubectl("explain", "dr", "--api-version=networking.istio.io/v1alpha3").stdout
+    assert "Policy for traffic to a host" in kind
+
+
+def test_bookinfo_applies(cluster: Cluster, namespace: str) -> None:
+    """Every manifest of the example is taken, without an unknown field."""
+    files = sorted([*BOOKINFO.glob("networking/*.yaml"), *BOOKINFO.glob("platform/*.yaml")])
+    assert len(files) > 10
+    arguments = itertools.chain.from_iterable(("-f", str(file)) for file in files)
+    cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-n", namespace, *arguments)
+
+
+def _virtual_service(route: dict[str, Any]) -> dict[str, Any]:
+    spec = {"hosts": ["web"], "http": [route]}
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "web"},
+        "spec": spec,
+    }
+
+
+_TO = {"route": [{"destination": {"host": "web"}}]}
+
+
+@pytest.mark.parametrize(
+    ("route", "field"),
+    [
+        ({**_TO, "corsPolicy": {"unmatchedPreflights": "MAYBE"}}, "unmatchedPreflights"),
+        ({"route": [{"destination": {"host": "web"}, "weight": -1}]}, "weight"),
+        ({"route": [{"destination": {"host": "web", "port": {"number": 65536}}}]}, "port.number"),
+        ({"route": [{"destination": {"subset": "v1"}}]}, "destination.host"),
+        ({**_TO, "timeout": "soon"}, "timeout"),
+        ({**_TO, "match": [{"uri": {"exact": "/a", "prefix": "/b"}}]}, "uri"),
+    ],
+)
+def test_impossible_values_are_refused(
+    cluster: Cluster, namespace: str, route: dict[str, Any], field: str
+) -> None:
+    """Enums, ranges, required fields, forms of strings and unions hold without any webhook."""
+    done = cluster.kubectl(
+        "apply", "--dry-run=server", "-n", namespace, "-f", "-",
+        stdin=yaml.safe_dump(_virtual_service(route)), check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert field in done.stderr
+
+
+def test_kubectl_get_shows_columns(cluster: Cluster, namespace: str) -> None:
+    """Short names and columns are those of Istio."""
+    cluster.kubectl(
+        "apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(_virtual_service(_TO))
+    )
+    lines = cluster.kubectl("get", "vs", "-n", namespace).stdout.splitlines()
+    assert lines[0].split() == ["NAME", "GATEWAYS", "HOSTS", "AGE"]
+    assert '["web"]' in lines[1]
+    assert "web" in cluster.kubectl("get", "istio-io", "-n", namespace, "-o", "name").stdout
+
+
+def test_status_is_a_subresource(cluster: Cluster, namespace: str) -> None:
+    """Users cannot write it with the object, and it takes conditions, findings and more."""
+    item = _virtual_service(_TO)
+    item["status"] = {"conditions": [{"type": "Made", "status": "Up"}]}
+    cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(item))
+    read = ("get", "vs", "web", "-n", namespace, "-o", "json")
+    assert "status" not in json.loads(cluster.kubectl(*read).stdout)
+    status = {
+        "observedGeneration": 1,
+        "conditions": [{"type": "Reconciled", "status": "True", "observedGeneration": "1"}],
+        "validationMessages": [{"level": "ERROR", "type": {"code": "IST0101", "name": "n"}}],
+        "else": {"kept": True},
+    }
+    cluster.kubectl(
+        "patch", "vs", "web", "-n", namespace, "--subresource=status", "--type=merge",
+        "-p", json.dumps({"status": status}),
+    )  # fmt: skip
+    assert json.loads(cluster.kubectl(*read).stdout)["status"] == status
