@@ -1,7 +1,7 @@
 """The bootstrap and the command line of the agent's Envoy.
 
-Owns what an agent adds to the bootstrap of a plain Envoy: locality, runtime values, what is counted
-and how it is tagged, how soon Envoy asks an absent control plane again.
+Owns what an agent adds to the bootstrap of a plain Envoy: locality, runtime values, limits, how
+soon Envoy asks an absent control plane again.
 Must not know the environment.
 Easy to break: Envoy doubles the pause between two attempts to reach the control plane up to 30 s
 by default; an agent that comes first would be ready that late.
@@ -9,7 +9,6 @@ by default; an agent that comes first would be ready that late.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,35 +20,13 @@ from controlplane.agent.bootstrap import (
     thawed,
 )
 from controlplane.agent.settings import AgentSettings
+from controlplane.agent.stats import add_stats
 
 SECONDS_BETWEEN_ATTEMPTS: Final = ("0.2s", "2s")
-# What Istio's agent keeps of Envoy's statistics; everything else costs memory for each cluster.
-PREFIXES: Final = (
-    "reporter=",
-    "cluster_manager",
-    "listener_manager",
-    "server",
-    f"cluster.{XDS_CLUSTER}",
-    "control_plane",
-    "wasm",
-    "component",
-    "istio",
-)
-SUFFIXES: Final = (
-    "rbac.allowed",
-    "rbac.denied",
-    "shadow_allowed",
-    "shadow_denied",
-    # The drain ends when nobody is connected any more.
-    "downstream_cx_active",
-    # A rejected route or load assignment is found by these.
-    "update_rejected",
-)
-REGEXES: Final = (
-    r"vhost\..*\.route\..*",
-    # Istio's own build counts requests by an extension. A stock Envoy has only these.
-    r"(http|cluster)\..*_rq_([1-5]xx|total)",
-)
+PROFILE: Final = "/var/lib/istio/data/envoy.prof"
+"""Where Envoy's profiler writes: the one directory that a sidecar of ours may write to."""
+MOST_CONNECTIONS: Final = "overload.global_downstream_max_connections"
+"""Runtime value of the most connections that clients may have; above it new ones are closed."""
 
 
 def agent_bootstrap(settings: AgentSettings) -> dict[str, Any]:
@@ -77,23 +54,30 @@ def agent_bootstrap(settings: AgentSettings) -> dict[str, Any]:
     if all(":" in ip for ip in settings.pod.ips):
         for listener in made["static_resources"]["listeners"]:
             listener["address"]["socket_address"]["address"] = "::"
-    made["stats_config"]["stats_tags"] += [
-        {"tag_name": tag, "regex": rf"(;?{tag}=\.=(.*?);\.;)"} for tag in settings.extra_stat_tags
-    ]
-    made["stats_config"]["stats_matcher"] = stats_matcher(settings.stats_matcher)
+    made["admin"]["profile_path"] = PROFILE
+    add_stats(made, settings.stats, prometheus_port=settings.bootstrap.prometheus_port)
     made["layered_runtime"]["layers"][0]["static_layer"].update(thawed(settings.runtime))
+    most = settings.runtime.get(MOST_CONNECTIONS)
+    if most is not None:
+        made["overload_manager"] = connection_limit(most)
     return made
 
 
-def stats_matcher(added: Mapping[str, Any]) -> dict[str, Any]:
-    """Return which statistics Envoy keeps: Istio's, and those of ProxyConfig.proxyStatsMatcher."""
-    prefixes = (*PREFIXES, *added.get("inclusionPrefixes", ()))
-    suffixes = (*SUFFIXES, *added.get("inclusionSuffixes", ()))
-    regexes = (*REGEXES, *added.get("inclusionRegexps", ()))
-    patterns: list[dict[str, Any]] = [{"prefix": text} for text in dict.fromkeys(prefixes)]
-    patterns += [{"suffix": text} for text in dict.fromkeys(suffixes)]
-    patterns += [{"safe_regex": {"regex": text}} for text in dict.fromkeys(regexes)]
-    return {"inclusion_list": {"patterns": patterns}}
+def connection_limit(most: str) -> dict[str, Any]:
+    """An envoy.config.overload.v3.OverloadManager for the most connections of clients."""
+    monitor = "envoy.resource_monitors.global_downstream_max_connections"
+    return {
+        "resource_monitors": [
+            {
+                "name": monitor,
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.resource_monitors"
+                    ".downstream_connections.v3.DownstreamConnectionsConfig",
+                    "max_active_downstream_connections": most,
+                },
+            }
+        ]
+    }
 
 
 def agent_bootstrap_json(settings: AgentSettings) -> bytes:

@@ -19,11 +19,11 @@ from controlplane.agent.bootstrap import (
     EnvoyAddress,
     PipeAddress,
     SocketAddress,
-    thawed,
 )
 from controlplane.agent.identity import PROXY_ID, Account, Identity
 from controlplane.agent.pod import Pod, locality, node_metadata, service_cluster
 from controlplane.agent.proxy_config import CONFIG_ANNOTATION, effective_config, yaml_object
+from controlplane.agent.stats import StatsSettings, stats_settings
 from controlplane.agent.values import duration, number, optional_path, truth
 from controlplane.errors import UsageError
 from controlplane.model.base import Duration, FrozenDict
@@ -100,8 +100,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     status_port: int
     dns_port: int  # 0: no DNS proxy
     runtime: FrozenDict[str, Any]
-    extra_stat_tags: tuple[str, ...]
-    stats_matcher: FrozenDict[str, Any]
+    stats: StatsSettings
     locality: str
     file_flush_milliseconds: int
     application_metrics: ApplicationMetrics | None
@@ -184,8 +183,7 @@ def make_settings(
         status_port=status_port,
         dns_port=dns_port(metadata),
         runtime=FrozenDict(config.runtime_values or {}),
-        extra_stat_tags=config.extra_stat_tags,
-        stats_matcher=FrozenDict(thawed(config.proxy_stats_matcher or {})),
+        stats=stats_settings(config, pod.annotations),
         locality=locality(pod),
         file_flush_milliseconds=round((config.file_flush_interval or Duration(SECOND)) / 1_000_000),
         application_metrics=application_metrics(environment, pod),

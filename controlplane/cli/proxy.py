@@ -43,7 +43,8 @@ OBSOLETE: Final = {
     **dict.fromkeys(
         "--applicationPorts --availabilityZone --controlPlaneBootstrap --ctrlz_address "
         "--ctrlz_port --datadogAgentAddress --envoyAccessLogService --envoyMetricsService "
-        "--kubeAppProberConfig --lightstepAccessToken --lightstepAddress --lightstepCacertPath "
+        "--discoveryRefreshDelay --kubeAppProberConfig --lightstepAccessToken "
+        "--lightstepAddress --lightstepCacertPath "
         "--log_rotate --log_rotate_max_age --log_rotate_max_backups --log_rotate_max_size "
         "--log_stacktrace_level --log_target --mixerIdentity --outlierLogPath "
         "--parentShutdownDuration --pilotIdentity --proxyLogPath --registry --serviceregistry "

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from controlplane.agent.run import envoy_binary
+from tests.golden.support import GOLDEN
 
 pytestmark = pytest.mark.envoy
 
@@ -57,8 +59,28 @@ def test_envoy_accepts_it(words: list[str], environment: dict[str, str], tmp_pat
         check=False,
     )
     assert printed.returncode == 0, printed.stderr
-    file = tmp_path / "bootstrap.json"
-    file.write_bytes(printed.stdout)
+    check(printed.stdout, tmp_path)
+
+
+GOLDEN_BOOTSTRAPS = sorted(GOLDEN.glob("bootstrap/*.out.yaml"))
+
+
+@pytest.mark.parametrize(
+    "golden", GOLDEN_BOOTSTRAPS, ids=lambda path: path.name.partition(".out")[0]
+)
+def test_envoy_accepts_the_golden_ones(golden: Path, tmp_path: Path) -> None:
+    made = yaml.safe_load(golden.read_text())["bootstrap"]
+    check(json.dumps(made).encode(), tmp_path)
+
+
+def test_there_are_golden_ones() -> None:
+    assert len(GOLDEN_BOOTSTRAPS) >= 8
+
+
+def check(bootstrap: bytes, directory: Path) -> None:
+    """Fail with Envoy's own words when it does not take a bootstrap."""
+    file = directory / "bootstrap.json"
+    file.write_bytes(bootstrap)
     checked = subprocess.run(
         [envoy_binary(None), "--mode", "validate", "-c", str(file), "--disable-hot-restart"],
         capture_output=True,

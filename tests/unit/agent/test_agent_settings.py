@@ -274,6 +274,24 @@ def test_the_bootstrap_has_locality_runtime_tags_and_statistics() -> None:
     assert built["admin"]["address"]["socket_address"]["address"] == "::1"
 
 
+@pytest.mark.parametrize(
+    ("annotation", "text", "sentence"),
+    [
+        ("statsFlushInterval", "often", "the annotation sidecar.istio.io/statsFlushInterval: "),
+        ("statsEvictionInterval", "7s", "7s is not a multiple of the flush interval, 5s"),
+        ("statsHistogramBuckets", "[1]", "it must be JSON such as"),
+        ("statsHistogramBuckets", '{"a": [2, 1]}', "a: buckets are positive numbers that rise"),
+    ],
+)
+def test_a_wrong_annotation_of_statistics_is_named(
+    annotation: str, text: str, sentence: str
+) -> None:
+    pod = Pod(name="p", annotations=Labels({f"sidecar.istio.io/{annotation}": text}))
+    with pytest.raises(UsageError) as error:
+        settings(pod=pod)
+    assert sentence in str(error.value)
+
+
 def test_an_agent_without_status_port_opens_no_health_listener() -> None:
     built = agent_bootstrap(settings(flags=Flags(status_port="0")))
     ports = [
