@@ -29,6 +29,7 @@ class Mistake(NamedTuple):
 
     path: Path
     message: str
+    unknown_field: bool = False
 
 
 class Finding(NamedTuple):
@@ -175,7 +176,8 @@ def _walk_struct(value: Any, model: type[Model], path: Path) -> Iterator[Mistake
             yield from _walk(entry, field.type, (*path, key))
         elif key in unknown:
             names = sorted(known.keys() | ignored)
-            yield Mistake((*path, key), f"unknown field {key!r}{suggestion(key, names)}")
+            message = f"unknown field {key!r}{suggestion(key, names)}"
+            yield Mistake((*path, key), message, unknown_field=True)
     for name, field in known.items():
         if field.required and value.get(name) is None and not _spelt(name, unknown):
             yield Mistake((*path, name), "is required")

@@ -14,7 +14,8 @@ from controlplane.model.mesh import MeshConfig
 from controlplane.model.schema import Path, format_path, mistakes, without_nulls
 from controlplane.model.unsupported import unsupported
 from controlplane.model.validation import validate_mesh
-from controlplane.sources.parse import SCHEMA, unreadable
+from controlplane.sources.objects import SCHEMA
+from controlplane.sources.parse import unreadable
 from controlplane.sources.positions import yaml_documents
 from controlplane.sources.text import UnreadableError, decode_text
 

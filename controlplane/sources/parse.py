@@ -8,34 +8,24 @@ stays with that object; only text that cannot be read at all spoils the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from controlplane.model.base import dec_hook, freeze
 from controlplane.model.diagnostics import Diagnostic, Level, order
 from controlplane.model.kinds import Foreign, Kind, Unknown, Untranslated, find_kind
-from controlplane.model.matching import JsonObject
-from controlplane.model.meta import DEFAULT_NAMESPACE, Object, ObjectMeta, ObjectRef, Provenance
+from controlplane.model.meta import DEFAULT_NAMESPACE, Object, ObjectRef, Provenance
 from controlplane.model.schema import (
-    Finding,
-    Mistake,
     Path,
     format_path,
     mistakes,
-    strict_type,
-    without_nulls,
 )
-from controlplane.model.unsupported import unsupported
-from controlplane.model.validation import validate
-from controlplane.sources.metadata import MetadataError, finish_metadata
+from controlplane.sources.objects import SCHEMA, decode_flawless, read_value
 from controlplane.sources.positions import Document, json_tree, yaml_documents
 from controlplane.sources.text import UnreadableError, decode_text, json_parts
 
 MAX_FILE_SIZE: Final = 256 * 1024 * 1024
-SCHEMA: Final = "IST0106"  # Istio's SchemaValidationError
 
 
 class ParsedFile(NamedTuple):
@@ -130,21 +120,13 @@ class _FileParser:
             self._json_list(data, header.items, line)
             return
         found = find_kind(header.api_version, header.kind)
-        if not isinstance(found, Kind) or found.model is Untranslated:
+        item = None
+        if isinstance(found, Kind) and found.model is not Untranslated:
+            item = decode_flawless(data, found)
+        if item is None:
             self._slow_json(data, line)
-            return
-        try:
-            _strict_decoder(found).decode(data)
-            item = _decoder(found).decode(data)
-            meta = finish_metadata(item.metadata, found)
-        except (msgspec.DecodeError, UnicodeDecodeError, MetadataError, RecursionError):
-            self._slow_json(data, line)
-            return
-        made = msgspec.structs.replace(item, metadata=meta)
-        if next(_findings(made), None) is None:
-            self._accept(made, line)
         else:
-            self._slow_json(data, line)
+            self._accept(item, line)
 
     def _json_list(self, data: bytes | memoryview, items: msgspec.Raw, line: int) -> None:
         try:
@@ -232,32 +214,15 @@ class _FileParser:
         self._report(Level.ERROR, SCHEMA, document, path, ref=ref, message=message)
 
     def _known(self, document: Document, kind: Kind) -> None:
-        value = document.value
-        ref = _ref_of(value, kind.qualified, namespaced=kind.namespaced)
-        before = len(self.diagnostics)
-        for mistake in (*document.problems, *_object_mistakes(value, kind)):
-            self._report(
-                Level.ERROR, SCHEMA, document, mistake.path, ref=ref, message=mistake.message
-            )
-        if len(self.diagnostics) == before:
-            try:
-                meta = finish_metadata(_metadata(value), kind)
-            except MetadataError as error:
-                path = ("metadata", error.field)
-                self._report(Level.ERROR, SCHEMA, document, path, ref=ref, message=str(error))
-        if len(self.diagnostics) > before:
-            self._reject(ref)
-            return
-        item = _make(value, kind, meta)
-        rejected = False
-        for finding in _findings(item):
-            rejected |= finding.level is Level.ERROR
+        ref = _ref_of(document.value, kind.qualified, namespaced=kind.namespaced)
+        item, found = read_value(document.value, kind, problems=document.problems)
+        for finding in found:
             self._report(
                 finding.level, finding.code, document, finding.path,
-                ref=item.ref, message=finding.message,
+                ref=ref, message=finding.message,
             )  # fmt: skip
-        if rejected:
-            self._reject(item.ref)
+        if item is None:
+            self._reject(ref)
         else:
             self._accept(item, document.tree.line)
 
@@ -307,60 +272,6 @@ class _FileParser:
 
 _COMMON: Final = frozenset({"metadata", "spec", "status", "data", "items"})
 _HEADER: Final = msgspec.json.Decoder(_Header)
-
-
-@cache
-def _strict_decoder(kind: Kind) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(strict_type(kind.model, msgspec.Raw), dec_hook=dec_hook)
-
-
-@cache
-def _decoder(kind: Kind) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind.model, dec_hook=dec_hook)
-
-
-def _findings(item: Object) -> Iterator[Finding]:
-    """Yield what is wrong with the values of an object that fits its type."""
-    yield from validate(item)
-    yield from unsupported(item)
-
-
-def _object_mistakes(value: dict[str, Any], kind: Kind) -> Iterator[Mistake]:
-    if kind.model is not Untranslated:
-        if _fits(value, kind):
-            return
-        yield from mistakes(value, kind.model)
-        return
-    for mistake in mistakes(value.get("metadata", {}), ObjectMeta):
-        yield mistake._replace(path=("metadata", *mistake.path))
-
-
-def _fits(value: dict[str, Any], kind: Kind) -> bool:
-    try:
-        msgspec.convert(without_nulls(value), strict_type(kind.model, Any), dec_hook=dec_hook)
-    except (msgspec.ValidationError, RecursionError):
-        return False
-    return True
-
-
-def _metadata(value: dict[str, Any]) -> ObjectMeta:
-    plain = without_nulls(value.get("metadata") or {})
-    return msgspec.convert(plain, ObjectMeta, dec_hook=dec_hook)
-
-
-def _make(value: dict[str, Any], kind: Kind, meta: ObjectMeta) -> Object:
-    if kind.model is not Untranslated:
-        item = msgspec.convert(without_nulls(value), kind.model, dec_hook=dec_hook)
-        return msgspec.structs.replace(item, metadata=meta)
-    body = None
-    if not kind.holds_secrets:
-        rest = {
-            key: entry
-            for key, entry in value.items()
-            if key not in ("apiVersion", "kind", "metadata")
-        }
-        body = JsonObject(freeze(without_nulls(rest)))
-    return Untranslated(metadata=meta, qualified_kind=kind.qualified, body=body)
 
 
 def _ref_of(value: Any, kind: str, *, namespaced: bool = True) -> ObjectRef | None:
