@@ -12,7 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.kubernetes.binaries import missing_binaries
+from tests.kubernetes.binaries import missing_binaries, missing_controller_manager
 
 # An ordinary run tries the same examples every time, so that a red run says something about the
 # change; `make soak` tries new ones, and more of them.
@@ -55,6 +55,7 @@ GROUPS = {
     "envoy": functools.cache(_missing_envoy),
     "netns": functools.cache(_missing_netns),
     "kubernetes": functools.cache(missing_binaries),
+    "controllers": functools.cache(missing_controller_manager),
 }
 
 

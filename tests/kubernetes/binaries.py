@@ -1,8 +1,9 @@
-"""A real kube-apiserver, etcd and kubectl: found in KUBEBUILDER_ASSETS, or built once by Go.
+"""A real kube-apiserver with what runs beside it: found in KUBEBUILDER_ASSETS, or built by Go.
 
 `python -m tests.kubernetes.binaries` builds what is missing. The programs are tools of the small
 Go module beside this file, so their versions and checksums are pinned there; they are cached
-outside the checkout, by the content of that module. Must not know how they are run.
+outside the checkout, by the content of that module. KUBEBUILDER_ASSETS usually has no
+kube-controller-manager, which may therefore come from the cache. Must not know how they are run.
 """
 
 from __future__ import annotations
@@ -22,22 +23,26 @@ _PACKAGES: Final = {
     "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
     "kubectl": "k8s.io/kubernetes/cmd/kubectl",
 }
+_CONTROLLER_MANAGER: Final = "kube-controller-manager"
 
 
 class Binaries(NamedTuple):
-    """The paths of the programs."""
+    """The paths of the programs; `controller_manager` is None when it is missing."""
 
     etcd: Path
     api_server: Path
     kubectl: Path
+    controller_manager: Path | None = None
 
 
 def find_binaries() -> Binaries | None:
-    """Return the programs when all of them are there, else None; builds nothing."""
+    """Return the programs when those of the API server are there, else None; builds nothing."""
+    managers = [directory / _CONTROLLER_MANAGER for directory in _directories()]
+    manager = next((path for path in managers if os.access(path, os.X_OK)), None)
     for directory in _directories():
-        paths = [directory / name for name in _PACKAGES]
-        if all(os.access(path, os.X_OK) for path in paths):
-            return Binaries(*paths)
+        etcd, api_server, kubectl = (directory / name for name in _PACKAGES)
+        if all(os.access(path, os.X_OK) for path in (etcd, api_server, kubectl)):
+            return Binaries(etcd, api_server, kubectl, manager)
     return None
 
 
@@ -51,13 +56,23 @@ def missing_binaries() -> str:
     )
 
 
+def missing_controller_manager() -> str:
+    """Return why tests that need controllers cannot run here, nothing when they can."""
+    found = find_binaries()
+    if found is None:
+        return missing_binaries()
+    if found.controller_manager is None:
+        return "no kube-controller-manager: run `make kubernetes-assets`"
+    return ""
+
+
 def build() -> Binaries:
     """Build what is missing, and return the programs.
 
     Raises SystemExit with a sentence when there is no Go, and CalledProcessError when Go fails.
     """
     found = find_binaries()
-    if found is not None:
+    if found is not None and found.controller_manager is not None:
         return found
     if shutil.which("go") is None:
         raise SystemExit("building kube-apiserver needs Go: the program `go` was not found")
@@ -65,10 +80,14 @@ def build() -> Binaries:
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be building the same
-        for name, package in _PACKAGES.items():
+        wanted = {} if found is not None else dict(_PACKAGES)
+        wanted[_CONTROLLER_MANAGER] = f"k8s.io/kubernetes/cmd/{_CONTROLLER_MANAGER}"
+        for name, package in wanted.items():
             if not os.access(directory / name, os.X_OK):
                 _build(package, directory / name)
-    return Binaries(*(directory / name for name in _PACKAGES))
+    built = find_binaries()
+    assert built is not None
+    return built
 
 
 def cache_directory() -> Path:

@@ -7,6 +7,7 @@ import ipaddress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -123,6 +124,33 @@ class Certificates:
             )
         )
         return path
+
+
+def kubeconfig(server: str, authority: Path, user: str, pair: Pair) -> str:
+    """Return the text of a kubeconfig with which a client is that user at a server."""
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
+            "clusters": [
+                {
+                    "name": "test",
+                    "cluster": {"server": server, "certificate-authority": str(authority)},
+                }
+            ],
+            "users": [
+                {
+                    "name": user,
+                    "user": {
+                        "client-certificate": str(pair.certificate),
+                        "client-key": str(pair.key),
+                    },
+                }
+            ],
+        }
+    )
 
 
 def _general_name(host: str) -> x509.GeneralName:

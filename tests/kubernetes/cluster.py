@@ -1,8 +1,9 @@
-"""One cluster of a test session: etcd and kube-apiserver, with certificates and RBAC of their own.
+"""A cluster of tests: etcd and kube-apiserver, with certificates and RBAC of their own.
 
-Owns the two processes and the kubeconfigs. Neither kubelet nor controllers run: what these would
-write (Pods' status, EndpointSlices, service accounts), tests write themselves. The rule that is
-easy to break: a restart keeps ports and data, so that a client sees the same server again.
+Owns the processes and the kubeconfigs. Neither kubelet nor, unless a test starts them, controllers
+run: what these would write (Pods' status, EndpointSlices, service accounts), tests write
+themselves. The rule that is easy to break: a restart keeps ports and data, so that a client sees
+the same server again.
 """
 
 from __future__ import annotations
@@ -24,13 +25,22 @@ from typing import Any, Final
 import yaml
 
 from tests.envoy.harness import free_ports
-from tests.kubernetes.binaries import Binaries
-from tests.kubernetes.certificates import Certificates
+from tests.kubernetes.binaries import Binaries, missing_controller_manager
+from tests.kubernetes.certificates import Certificates, kubeconfig
 
 _HOST: Final = "127.0.0.1"
 _PATIENCE: Final = 90.0  # seconds; four is usual on an idle machine
 _PAUSE: Final = 0.1
 _ISSUER: Final = "https://kubernetes.default.svc.cluster.local"
+# Those without which a Deployment does not become Pods and endpoints, and what is deleted stays.
+_CONTROLLERS: Final = (
+    "deployment-controller",
+    "endpointslice-controller",
+    "garbage-collector-controller",
+    "namespace-controller",
+    "replicaset-controller",
+    "serviceaccount-controller",
+)
 
 
 class Cluster:
@@ -62,7 +72,8 @@ class Cluster:
         self.start_api_server()
 
     def stop(self) -> None:
-        """End both processes."""
+        """End all processes."""
+        self._end("kube-controller-manager")
         self.stop_api_server()
         self._end("etcd")
 
@@ -112,6 +123,30 @@ class Cluster:
         )
         self._wait("kube-apiserver", f"{self.url}/readyz")
 
+    def start_controller_manager(self) -> None:
+        """Start the controllers of Deployments, EndpointSlices and what these need.
+
+        What they make may come some seconds later. Raises AssertionError when there is no such
+        program.
+        """
+        program = self._binaries.controller_manager
+        assert program is not None, missing_controller_manager()
+        kubeconfig = self.kubeconfig_for("system:kube-controller-manager")
+        (port,) = free_ports(1)
+        self._start(
+            "kube-controller-manager",
+            program,
+            f"--kubeconfig={kubeconfig}",
+            f"--authentication-kubeconfig={kubeconfig}",
+            f"--authorization-kubeconfig={kubeconfig}",
+            f"--bind-address={_HOST}",
+            f"--secure-port={port}",
+            f"--cert-dir={self._directory / 'kube-controller-manager'}",
+            f"--controllers={','.join(_CONTROLLERS)}",
+            "--use-service-account-credentials=true",  # each with the rights of its own account
+            "--leader-elect=false",
+        )
+
     def stop_api_server(self, *, kill: bool = False) -> None:
         """End the API server; its data stay."""
         self._end("kube-apiserver", signal.SIGKILL if kill else signal.SIGTERM)
@@ -132,34 +167,7 @@ class Cluster:
         """Return a kubeconfig with which a client is that user."""
         pair = self._certificates.user(user, *groups)
         path = self._directory / f"{user.replace(':', '-')}.kubeconfig"
-        path.write_text(
-            yaml.safe_dump(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "current-context": "test",
-                    "contexts": [{"name": "test", "context": {"cluster": "test", "user": user}}],
-                    "clusters": [
-                        {
-                            "name": "test",
-                            "cluster": {
-                                "server": self.url,
-                                "certificate-authority": str(self._certificates.authority),
-                            },
-                        }
-                    ],
-                    "users": [
-                        {
-                            "name": user,
-                            "user": {
-                                "client-certificate": str(pair.certificate),
-                                "client-key": str(pair.key),
-                            },
-                        }
-                    ],
-                }
-            )
-        )
+        path.write_text(kubeconfig(self.url, self._certificates.authority, user, pair))
         return path
 
     def kubectl(
@@ -188,7 +196,7 @@ class Cluster:
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
     def log(self, name: str) -> str:
-        """What `etcd` or `kube-apiserver` have written."""
+        """What one of the programs has written."""
         return (self._directory / f"{name}.log").read_text(errors="replace")
 
     def _start(self, name: str, program: Path, *arguments: str) -> None:
