@@ -60,6 +60,8 @@ from controlplane.translate.tls import inbound_tls_context, tls_socket
 
 CATCH_ALL_HTTP: Final = "virtualInbound-catchall-http"
 BLACK_HOLE: Final = "virtualInbound-blackhole"
+CONFLICTING_PORTS: Final = "IST0137"
+SHARED_PORT: Final = "TargetPortShared"
 # What the chains of unknown ports are made of: a target on port 0, which stands for any.
 ANY_TARGET: Final = InboundTarget(
     target_port=0,
@@ -94,7 +96,7 @@ class VirtualInboundInput(Model):
     settings: ListenerSettings
     retries: HTTPRetry | None = None
     trust_domains: tuple[str, ...] = ()
-    left_out: tuple[Diagnostic, ...] = ()  # ports that belong to the proxy itself
+    lost: tuple[Diagnostic, ...] = ()  # ports that have no chain, or not the one they ask for
 
 
 def virtual_inbound_input(snapshot: Snapshot, cls: InboundClass) -> VirtualInboundInput | None:
@@ -116,7 +118,10 @@ def virtual_inbound_input(snapshot: Snapshot, cls: InboundClass) -> VirtualInbou
         trust_domains=(mesh.trust_domain, *mesh.trust_domain_aliases)
         if mode is MutualTls.PERMISSIVE
         else (),
-        left_out=tuple(_left_out(port) for port in ports if port.target.target_port in reserved),
+        lost=(
+            *(_left_out(port) for port in ports if port.target.target_port in reserved),
+            *_outranked(snapshot, cls),
+        ),
     )
 
 
@@ -158,7 +163,7 @@ def build_virtual_inbound(value: VirtualInboundInput) -> Translated:
             clusters=frozenset({BLACK_HOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER, *clusters}),
             origins=tuple(origins),
         ),
-        value.left_out,
+        value.lost,
     )
 
 
@@ -183,6 +188,31 @@ def _left_out(port: InboundPort) -> Diagnostic:
         ref=port.ref,
         field=port.field,
     )
+
+
+def _outranked(snapshot: Snapshot, cls: InboundClass) -> Iterator[Diagnostic]:
+    first = {target.target_port: target for target in cls.targets}
+    for loser in cls.outranked:
+        winner = first[loser.target_port]
+        port = _inbound_port(snapshot, loser)
+        said = f"{_inbound_port(snapshot, winner).ref} has named target port {loser.target_port}"
+        if winner.protocol is loser.protocol:
+            level, code = Level.INFO, SHARED_PORT
+            message = (
+                f"{said} of the same workload before; inbound connections have the settings and "
+                "the statistics of that service"
+            )
+        else:
+            level, code = Level.WARNING, CONFLICTING_PORTS
+            message = (
+                f"{said} of the same workload before, as {_words(winner.protocol)}; inbound "
+                f"connections are not treated as {_words(loser.protocol)}"
+            )
+        yield Diagnostic(level=level, code=code, message=message, ref=port.ref, field=port.field)
+
+
+def _words(protocol: Protocol) -> str:
+    return "a detected protocol" if protocol is Protocol.UNSUPPORTED else protocol.value
 
 
 def _black_hole(value: VirtualInboundInput) -> Any:

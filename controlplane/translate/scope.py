@@ -86,6 +86,7 @@ class InboundClass(Model):
     """Every fact of a node that inbound translation reads; replicas share it."""
 
     targets: tuple[InboundTarget, ...] = ()
+    outranked: tuple[InboundTarget, ...] = ()  # on ports of `targets`, by services that are younger
     namespace: str = ""
     interception_mode: InterceptionMode = "REDIRECT"
     ipv4: bool = True
@@ -235,6 +236,7 @@ class Classifier:
         if proxy.type is ProxyType.ROUTER or proxy.interception_mode == "NONE":
             return None
         by_port: dict[int, InboundTarget] = {}
+        outranked: list[InboundTarget] = []
         for target in targets:
             service = self._snapshot.service_by_host.get(target.host)
             port = service.port(target.port) if service is not None else None
@@ -242,20 +244,21 @@ class Classifier:
                 continue
             # Two services on one target port: the older one decides, and the targets come in
             # the order of the services.
-            by_port.setdefault(
-                target.target_port,
-                InboundTarget(
-                    target_port=target.target_port,
-                    host=service.host,
-                    service_port=port.number,
-                    service_port_name=port.name,
-                    protocol=port.protocol,
-                    service_name=service.name,
-                    service_namespace=service.namespace,
-                ),
+            made = InboundTarget(
+                target_port=target.target_port,
+                host=service.host,
+                service_port=port.number,
+                service_port_name=port.name,
+                protocol=port.protocol,
+                service_name=service.name,
+                service_namespace=service.namespace,
             )
+            first = by_port.setdefault(target.target_port, made)
+            if (first.host, first.protocol) != (made.host, made.protocol):
+                outranked.append(made)
         return InboundClass(
             targets=tuple(by_port[port] for port in sorted(by_port)),
+            outranked=tuple(outranked),
             namespace=proxy.namespace,
             interception_mode=proxy.interception_mode,
             ipv4=proxy.supports_ipv4,

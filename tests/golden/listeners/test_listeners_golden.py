@@ -251,6 +251,23 @@ def test_a_proxy_without_secrets_takes_plaintext_only(golden: Golden) -> None:
     )
 
 
+def test_the_oldest_of_services_on_one_target_port_wins_and_the_others_are_told(
+    golden: Golden,
+) -> None:
+    case = golden("listeners/two-services-one-target-port")
+    listener = checked(case)["virtualInbound"]
+    (chain,) = [one for one in listener["filter_chains"] if one["name"] == "0.0.0.0_8080"]
+    (host,) = terminal(chain)["route_config"]["virtual_hosts"]
+    assert host["routes"][0]["decorator"]["operation"] == "old.default.svc.cluster.local:80/*"
+    before = "Service default/old has named target port 8080 of the same workload before"
+    assert problems(case) == [
+        f"Service default/middle spec.ports[0]: {before}; inbound connections have the settings "
+        "and the statistics of that service",
+        f"Service default/young spec.ports[0]: {before}, as HTTP; inbound connections are not "
+        "treated as TCP",
+    ]
+
+
 def test_a_proxy_with_secrets_takes_plaintext_and_mutual_tls(golden: Golden) -> None:
     listener = checked(golden("listeners/inbound-permissive"))["virtualInbound"]
     mutual_http = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
