@@ -169,7 +169,13 @@ def make_settings(
     settings = AgentSettings(
         bootstrap=bootstrap,
         pod=pod,
-        identity=proxy_identity(flags, environment, account=account, transparent=mode == "TPROXY"),
+        identity=proxy_identity(
+            flags,
+            environment,
+            account=account,
+            # A router captures nothing, whatever the mesh's default is.
+            transparent=mode == "TPROXY" and proxy_type is ProxyType.SIDECAR,
+        ),
         concurrency=concurrency(flags, config, environment, proxy_type=proxy_type),
         log_level=flags.log_level or "warning",
         component_log_level=flags.component_log_level or "misc:error",

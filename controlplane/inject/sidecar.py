@@ -173,10 +173,12 @@ def _own_containers(
 def _follow_user(pod: dict[str, Any], own: Mapping[str, Any] | None, facts: Facts) -> None:
     """Exempt the user from capture that the author chose for istio-proxy.
 
-    In TPROXY mode the proxy stays root, as the capture of that mode needs it.
+    In TPROXY mode the proxy stays root, as the capture of that mode needs it. A gateway has no
+    capture, so its user is nobody's concern.
     """
     user = ((own or {}).get("securityContext") or {}).get("runAsUser")
-    if user is None:
+    captured = any(one["name"] == names.INIT for one in _containers(pod, "initContainers"))
+    if user is None or not captured:
         return
     if facts.mode == "TPROXY":
         for group in _GROUPS:

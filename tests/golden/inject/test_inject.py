@@ -459,3 +459,39 @@ def test_a_template_of_the_operators_own() -> None:
     assert pod["metadata"]["annotations"]["example.org/by"] == "pylot"
     # The tracer was not there when the pod's own containers were counted.
     assert env(pod)["ISTIO_META_APP_CONTAINERS"] == "client"
+
+
+def test_a_gateway_gets_a_proxy_of_its_own_and_no_capture() -> None:
+    _, _, (deployment,) = run("inject/gateway")
+    pod = pod_of(deployment)
+    assert "initContainers" not in pod["spec"]
+    assert names(pod, "containers") == ["istio-proxy"]
+    proxy = container(pod, "istio-proxy")
+    assert proxy["image"] == "pylot/proxy:test", "in the place of auto"
+    assert (proxy["command"], proxy["args"][:4]) == (
+        ["pylot"],
+        ["proxy", "router", "--domain", "$(POD_NAMESPACE).svc.cluster.local"],
+    )
+    assert [one["containerPort"] for one in proxy["ports"]] == [15090, 80], "each of them once"
+    assert proxy["resources"] == {"requests": {"cpu": "100m", "memory": "128Mi"}}
+    assert proxy["readinessProbe"]["httpGet"] == {"path": "/healthz/ready", "port": 15021}
+    security = proxy["securityContext"]
+    # Neither the mesh's TPROXY nor capture makes it root: what its author says counts.
+    assert (security["runAsUser"], security["runAsNonRoot"]) == (2000, True)
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    variables = env(pod)
+    assert variables["ISTIO_META_UNPRIVILEGED_POD"] == "true"
+    assert variables["ISTIO_META_WORKLOAD_NAME"] == "istio-ingressgateway"
+    assert variables["ISTIO_META_OWNER"].endswith("/deployments/istio-ingressgateway")
+    assert json.loads(variables["ISTIO_META_POD_PORTS"])[0]["containerPort"] == 80
+    assert "ISTIO_META_INTERCEPTION_MODE" not in variables
+    metadata = pod["metadata"]
+    assert metadata["labels"]["service.istio.io/canonical-name"] == "istio-ingressgateway"
+    assert metadata["labels"]["istio.io/rev"] == "default"
+    assert "security.istio.io/tlsMode" not in metadata["labels"]
+    assert "kubectl.kubernetes.io/default-container" not in metadata["annotations"]
+    assert metadata["annotations"]["prometheus.io/port"] == "15020"
+    status = json.loads(metadata["annotations"]["sidecar.istio.io/status"])
+    assert (status["initContainers"], status["containers"]) == (None, ["istio-proxy"])
+    volumes = {one["name"] for one in pod["spec"]["volumes"]}
+    assert {one["name"] for one in proxy["volumeMounts"]} == volumes

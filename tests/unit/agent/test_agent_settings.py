@@ -193,6 +193,13 @@ def test_as_whom_envoy_runs(
     assert settings(environment, account=account).identity == identity
 
 
+def test_a_gateway_in_a_mesh_of_tproxy_is_no_root() -> None:
+    found = settings(
+        {"PROXY_CONFIG": "interceptionMode: TPROXY"}, account=ROOT, proxy_type=ProxyType.ROUTER
+    )
+    assert found.identity == Identity(uid=1337, gid=1337)
+
+
 def test_the_cpu_limit_decides_the_threads() -> None:
     assert settings().concurrency == 2
     assert settings(proxy_type=ProxyType.ROUTER).concurrency == 0

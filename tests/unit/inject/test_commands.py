@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from controlplane.agent.run import envoy_binary
 from controlplane.cli import iptables, proxy, proxy_wait
 from controlplane.inject.config import load_config
 from controlplane.inject.sidecar import Injected, inject
@@ -116,6 +119,37 @@ def test_the_proxy_container_runs_the_agent(native: str) -> None:
     assert "10.9.9.9" in text
     # Readiness is asked of the agent where the annotation has moved it.
     assert '"port_value": 16020' in text
+
+
+def test_the_gateway_runs_the_agent_as_a_router() -> None:
+    bootstrap = json.loads(gateway_bootstrap())
+    assert bootstrap["node"]["id"] == "router~10.1.2.3~web-1.shop~shop.svc.cluster.local"
+    assert bootstrap["node"]["metadata"]["WORKLOAD_NAME"] == "gateway"
+    assert "INTERCEPTION_MODE" not in bootstrap["node"]["metadata"]
+
+
+@pytest.mark.envoy
+def test_an_envoy_takes_the_gateways_bootstrap(tmp_path: Path) -> None:
+    file = tmp_path / "bootstrap.json"
+    file.write_text(gateway_bootstrap())
+    subprocess.run(
+        [envoy_binary(None), "--mode", "validate", "-c", str(file), "--disable-hot-restart"],
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
+
+
+def gateway_bootstrap() -> str:
+    """Return the bootstrap that the proxy of an injected gateway would run with."""
+    made = pod("gateway")
+    made["metadata"]["annotations"] = {"inject.istio.io/templates": "gateway"}
+    made["spec"]["containers"] = [{"name": "istio-proxy", "image": "auto"}]
+    mesh = MeshConfig(default_config=ProxyConfig(discovery_address="10.9.9.9:15010"))
+    outcome = inject(made, namespace="shop", config=load_config(), mesh=mesh)
+    assert isinstance(outcome, Injected), outcome
+    (proxy_container,) = outcome.pod["spec"]["containers"]
+    return run(proxy_container, "--bootstrap-only")
 
 
 def test_the_hook_that_waits_is_a_command() -> None:

@@ -262,7 +262,10 @@ def test_a_template_that_does_not_exist_is_named() -> None:
     made = pod()
     made["metadata"]["annotations"] = {"inject.istio.io/templates": "sidecar, gone"}
     assert run(made) == Refused(
-        ("annotation inject.istio.io/templates: there is no template 'gone'; there are sidecar",)
+        (
+            "annotation inject.istio.io/templates: there is no template 'gone'; there are gateway, "
+            "sidecar",
+        )
     )
 
 
