@@ -284,7 +284,7 @@ class Pusher:
             ):
                 continue
             cls = self._classify(stream.proxy, new)
-            if cls != stream.state.cls:
+            if cls is not stream.state.cls and cls != stream.state.cls:
                 stream.leave_for(self._state(cls), now)
 
     def _only_endpoints(self, snapshot: Snapshot, change: Change) -> frozenset[Host] | None:

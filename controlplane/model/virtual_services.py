@@ -7,7 +7,7 @@ is resolved in the namespace of the VirtualService that says it, never in that o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from msgspec import structs
@@ -37,7 +37,8 @@ from controlplane.model.virtual_service import (
 class RoutingRule(Model):
     """A VirtualService with every name resolved: hosts, gateways, destinations, mirrors.
 
-    `gateways` holds `mesh` or `NAMESPACE/NAME`; `export_to` has the mesh default filled in.
+    `gateways` holds `mesh` or `NAMESPACE/NAME`; `export_to` has the mesh default filled in;
+    `source_labels` are those of all its matches.
     """
 
     ref: ObjectRef
@@ -47,6 +48,7 @@ class RoutingRule(Model):
     http: tuple[HTTPRoute, ...] = ()
     tls: tuple[TLSRoute, ...] = ()
     tcp: tuple[TCPRoute, ...] = ()
+    source_labels: frozenset[tuple[str, str]] = frozenset()
 
     @property
     def namespace(self) -> str:
@@ -103,7 +105,7 @@ def mesh_hosts(rule: RoutingRule) -> tuple[Host, ...]:
 class VirtualServices:
     """All VirtualServices of a snapshot, indexed. Read only, so that a snapshot may share it."""
 
-    __slots__ = ("_by_gateway", "_restricted", "_sources", "_views", "rules")
+    __slots__ = ("_by_gateway", "_restricted", "_sources", "_views", "rules", "source_labels")
 
     def __init__(
         self,
@@ -120,6 +122,9 @@ class VirtualServices:
         # Namespaces differ only when some rule is not exported to all of them.
         self._restricted: Final = any("*" not in rule.export_to for rule in rules)
         self._views: Final[dict[str, MeshRules]] = {}
+        self.source_labels: Final[frozenset[tuple[str, str]]] = frozenset().union(
+            *(rule.source_labels for rule in rules)
+        )
 
     @classmethod
     def build(
@@ -191,7 +196,16 @@ def resolve(source: VirtualService, *, mesh: MeshConfig, domain: str) -> Routing
         http=tuple(resolver.http(route) for route in spec.http),
         tls=tuple(resolver.tls(route) for route in spec.tls),
         tcp=tuple(resolver.tcp(route) for route in spec.tcp),
+        source_labels=frozenset(_source_labels(source)),
     )
+
+
+def _source_labels(source: VirtualService) -> Iterator[tuple[str, str]]:
+    spec = source.spec
+    for routes in (spec.http, spec.tls, spec.tcp):
+        for route in routes:
+            for match in route.match:
+                yield from (match.source_labels or {}).items()
 
 
 def _sayable(host: str) -> bool:

@@ -7,7 +7,7 @@ rule that is easy to break: results are looked up by value (`Memo`), never by "w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.proxy import Proxy
@@ -23,6 +23,12 @@ from controlplane.translate.listeners import (
 )
 from controlplane.translate.memo import Memo
 from controlplane.translate.name_table import name_table
+from controlplane.translate.narrowing import (
+    Sights,
+    for_clusters,
+    for_listeners,
+    for_load_assignments,
+)
 from controlplane.translate.resources import Resource, Translated
 from controlplane.translate.routes import RouteInput, join_route, route_input
 from controlplane.translate.scope import Classifier, OutboundClass, ProxyClass
@@ -37,9 +43,9 @@ class _ClassResults:
     """What was asked for one class within one snapshot."""
 
     __slots__ = (
-        "assignments",
         "clusters",
         "diagnostics",
+        "for_load_assignments",
         "listeners",
         "name_table",
         "routes",
@@ -51,9 +57,27 @@ class _ClassResults:
         self.listeners: tuple[Resource, ...] | None = None
         self.routes: dict[str, Resource] = {}
         self.sidecar_routes: SidecarRoutes | None = None
-        self.assignments: dict[str, Resource] = {}
+        self.for_load_assignments: _Assignments | None = None
         self.name_table: Resource | None = None
         self.diagnostics: dict[str, tuple[Diagnostic, ...]] = {}
+
+
+class _Assignments(NamedTuple):
+    """The load assignments of all classes that read the same of themselves."""
+
+    cls: OutboundClass
+    by_cluster: dict[str, Resource]
+
+
+class _SharedResults:
+    """What classes have in common within one snapshot, by what is read of them."""
+
+    __slots__ = ("assignments", "clusters", "listeners")
+
+    def __init__(self) -> None:
+        self.clusters: dict[OutboundClass, list[Translated]] = {}
+        self.listeners: dict[OutboundClass, tuple[list[Translated], tuple[Diagnostic, ...]]] = {}
+        self.assignments: dict[OutboundClass, _Assignments] = {}
 
 
 class Generator:
@@ -69,6 +93,8 @@ class Generator:
         self._snapshot = EMPTY
         self._classifier = Classifier(EMPTY)
         self._results: dict[ProxyClass, _ClassResults] = {}
+        self._shared_results = _SharedResults()
+        self._sights = Sights(EMPTY)
         self._service_hosts: dict[OutboundClass, ServiceHosts] = {}
         self._shared = Shared()
 
@@ -86,9 +112,7 @@ class Generator:
         """Return all clusters of a class in wire order; the first of equal names wins."""
         results = self._of(snapshot, cls)
         if results.clusters is None:
-            made = [
-                self._cluster(value) for value in outbound_cluster_inputs(snapshot, cls.outbound)
-            ]
+            made = list(self._outbound_clusters(snapshot, cls.outbound))
             if cls.inbound is not None:
                 made += [
                     self._inbound_cluster(value)
@@ -102,19 +126,15 @@ class Generator:
         """Return all listeners of a class in wire order."""
         results = self._of(snapshot, cls)
         if results.listeners is None:
-            made = [
-                self._listener(value) for value in outbound_listener_inputs(snapshot, cls.outbound)
-            ]
+            outbound, conflicts = self._outbound_listeners(snapshot, cls.outbound)
+            made = list(outbound)
             if cls.inbound is not None:
                 made += [
                     self._listener(value)
                     for value in inbound_listener_inputs(snapshot, cls.inbound)
                 ]
             results.listeners = _unique(made)
-            results.diagnostics["listeners"] = (
-                *outbound_conflicts(snapshot, cls.outbound),
-                *_diagnostics(made),
-            )
+            results.diagnostics["listeners"] = (*conflicts, *_diagnostics(made))
         return results.listeners
 
     def route(self, snapshot: Snapshot, cls: ProxyClass, name: str) -> Resource:
@@ -139,10 +159,17 @@ class Generator:
     def load_assignment(self, snapshot: Snapshot, cls: ProxyClass, cluster: str) -> Resource:
         """Return a cluster's load assignment; an unknown cluster gives an empty one."""
         results = self._of(snapshot, cls)
-        found = results.assignments.get(cluster)
+        shared = results.for_load_assignments
+        if shared is None:
+            narrowed = for_load_assignments(cls.outbound, self._sights)
+            shared = self._shared_results.assignments.setdefault(
+                narrowed, _Assignments(narrowed, {})
+            )
+            results.for_load_assignments = shared
+        found = shared.by_cluster.get(cluster)
         if found is None:
-            made = self._load_assignment(load_assignment_input(snapshot, cls.outbound, cluster))
-            found = results.assignments[cluster] = _present(made)
+            made = self._load_assignment(load_assignment_input(snapshot, shared.cls, cluster))
+            found = shared.by_cluster[cluster] = _present(made)
         return found
 
     def diagnostics(self, snapshot: Snapshot, cls: ProxyClass) -> tuple[Diagnostic, ...]:
@@ -162,6 +189,29 @@ class Generator:
             for made in memo.results():
                 if made.resource is not None:
                     yield made.resource
+
+    def _outbound_clusters(self, snapshot: Snapshot, cls: OutboundClass) -> list[Translated]:
+        narrowed = for_clusters(cls, self._sights)
+        known = self._shared_results.clusters
+        found = known.get(narrowed)
+        if found is None:
+            inputs = outbound_cluster_inputs(snapshot, narrowed)
+            found = known[narrowed] = [self._cluster(value) for value in inputs]
+        return found
+
+    def _outbound_listeners(
+        self, snapshot: Snapshot, cls: OutboundClass
+    ) -> tuple[list[Translated], tuple[Diagnostic, ...]]:
+        narrowed = for_listeners(cls, self._sights)
+        known = self._shared_results.listeners
+        found = known.get(narrowed)
+        if found is None:
+            inputs = outbound_listener_inputs(snapshot, narrowed)
+            found = known[narrowed] = (
+                [self._listener(value) for value in inputs],
+                outbound_conflicts(snapshot, narrowed),
+            )
+        return found
 
     def _join(self, value: RouteInput) -> Translated:
         return join_route(value, tuple(self._virtual_host(host) for host in value.virtual_hosts))
@@ -184,8 +234,12 @@ class Generator:
             ):
                 self._shared = Shared()  # what is shared from now on is not the same
             self._snapshot = snapshot
-            self._classifier = Classifier(snapshot)
+            if not self._classifier.fits(snapshot):
+                self._classifier = Classifier(snapshot)
             self._results = {}
+            self._shared_results = _SharedResults()
+            if not self._sights.fit(snapshot):
+                self._sights = Sights(snapshot)
             self._service_hosts = {
                 cls: hosts for cls, hosts in self._service_hosts.items() if hosts.is_of(snapshot)
             }

@@ -8,6 +8,7 @@ proxy must get it through a new field here, never through the Proxy itself.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from controlplane.model.base import NO_LABELS, Labels, Model
 from controlplane.model.destination_rule import PortTrafficPolicy, TrafficPolicy
@@ -15,7 +16,7 @@ from controlplane.model.names import Host
 from controlplane.model.proxy import InterceptionMode, Proxy, ProxyType
 from controlplane.model.services import Protocol, Service
 from controlplane.model.snapshot import ServiceTarget, Snapshot, selects
-from controlplane.model.virtual_service import VirtualService
+from controlplane.translate.memo import Memo
 
 # Extensions of a client that change what it is sent. Any other is of no interest, and leaving
 # it out of the key keeps Envoys of different builds in one class.
@@ -105,26 +106,71 @@ class ProxyClass(Model):
     inbound: InboundClass | None = None
 
 
+class _Matters(NamedTuple):
+    """What routing and policies make of proxies: which of their facts count at all."""
+
+    labels: frozenset[tuple[str, str]]
+    locality: bool
+
+
 class Classifier:
-    """Finds the class of proxies within one snapshot.
+    """Finds the class of proxies within one snapshot, and within later ones that `fit`.
 
     What has to be known of the snapshot (which labels objects match on, whether localities and
-    nodes matter) is found once here, so that classifying a proxy costs microseconds.
+    nodes matter) is found once here, and each proxy is looked at once.
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._matched = frozenset(_matched_labels(snapshot))
-        self._locality_matters = _locality_matters(snapshot)
+        self._read = snapshot  # until now: to see whether its parts are still the same
+        # Without its other parts, so that they are neither read nor kept.
+        self._snapshot = Snapshot(
+            services=snapshot.services,
+            service_by_host=snapshot.service_by_host,
+            endpoints=snapshot.endpoints,
+            targets_by_ip=snapshot.targets_by_ip,
+            pods_by_ip=snapshot.pods_by_ip,
+        )
+        self._matters = _matters(snapshot)
         self._node_matters = any(service.node_local for service in snapshot.services)
         self._selecting: dict[str, list[Service]] = {}
         for service in snapshot.services:
             if service.selector:
                 self._selecting.setdefault(service.namespace, []).append(service)
+        self._known: Memo[Proxy, ProxyClass] = Memo(self._classify)
+        self._classes: dict[ProxyClass, ProxyClass] = {}  # many proxies point to one
+
+    def fits(self, snapshot: Snapshot) -> bool:
+        """Whether every proxy has the same class in a later snapshot."""
+        mine, before = self._snapshot, self._read
+        if not (
+            snapshot.services is mine.services
+            and snapshot.service_by_host is mine.service_by_host
+            and snapshot.targets_by_ip is mine.targets_by_ip
+            and snapshot.pods_by_ip is mine.pods_by_ip
+            and (snapshot.endpoints is mine.endpoints or not self._matters.locality)
+        ):
+            return False
+        same_objects = (
+            snapshot.gateways is before.gateways
+            and snapshot.routing is before.routing
+            and snapshot.destination_rules is before.destination_rules
+            and snapshot.mesh is before.mesh
+        )
+        if not same_objects and _matters(snapshot) != self._matters:
+            return False
+        self._read = snapshot
+        self._known.breathe()
+        if len(self._classes) > len(self._known):
+            self._classes.clear()
+        return True
 
     def classify(self, proxy: Proxy) -> ProxyClass:
-        """Return the class of a proxy: the only place where a class is made."""
-        labels = self._labels(proxy)
+        """Return the class of a proxy."""
+        return self._known(proxy)
+
+    def _classify(self, proxy: Proxy) -> ProxyClass:
+        """The only place where a class is made."""
+        labels, matched = self._labels(proxy), self._matters.labels
         targets = self.service_targets(proxy)
         extensions = proxy.extensions & EXTENSIONS_READ
         outbound = OutboundClass(
@@ -135,10 +181,8 @@ class Classifier:
             ipv4=proxy.supports_ipv4,
             ipv6=proxy.supports_ipv6,
             serves_secrets=proxy.serves_secrets,
-            labels=Labels(
-                {key: value for key, value in labels.items() if (key, value) in self._matched}
-            ),
-            locality=self._locality(proxy) if self._locality_matters else "",
+            labels=Labels({item[0]: item[1] for item in labels.items() if item in matched}),
+            locality=self._locality(proxy) if self._matters.locality else "",
             node_name=self._node(proxy) if self._node_matters else "",
             dns_capture=proxy.dns_capture,
             dns_auto_allocate=proxy.dns_auto_allocate,
@@ -153,7 +197,8 @@ class Classifier:
             if proxy.type is ProxyType.ROUTER
             else (),
         )
-        return ProxyClass(outbound=outbound, inbound=self._inbound(proxy, targets, extensions))
+        made = ProxyClass(outbound=outbound, inbound=self._inbound(proxy, targets, extensions))
+        return self._classes.setdefault(made, made)
 
     def service_targets(self, proxy: Proxy) -> tuple[ServiceTarget, ...]:
         """Return the service ports that end at this proxy, in the order of the services.
@@ -271,29 +316,19 @@ class Classifier:
         )
 
 
+def _matters(snapshot: Snapshot) -> _Matters:
+    return _Matters(frozenset(_matched_labels(snapshot)), _locality_matters(snapshot))
+
+
 def _matched_labels(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     """The labels that some object of the mesh matches proxies by."""
     for gateway in snapshot.gateways:
         yield from (gateway.spec.selector or {}).items()
-    for virtual_service in snapshot.virtual_services:
-        yield from _source_labels(virtual_service)
+    yield from snapshot.routing.source_labels
     for rule in snapshot.destination_rules:
         selector = rule.spec.workload_selector
         if selector is not None:
             yield from (selector.match_labels or {}).items()
-
-
-def _source_labels(virtual_service: VirtualService) -> Iterator[tuple[str, str]]:
-    spec = virtual_service.spec
-    for http in spec.http:
-        for match in http.match:
-            yield from (match.source_labels or {}).items()
-    for tls in spec.tls:
-        for attributes in tls.match:
-            yield from (attributes.source_labels or {}).items()
-    for tcp in spec.tcp:
-        for l4 in tcp.match:
-            yield from (l4.source_labels or {}).items()
 
 
 def _locality_matters(snapshot: Snapshot) -> bool:
