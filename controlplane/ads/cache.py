@@ -71,21 +71,26 @@ class Assembled(NamedTuple):
 
     sequence: int
     nonce: Nonce
-    version: Version
-    type_url: str
-    body: bytes
     payload: bytes
-
-    def with_nonce(self, nonce: Nonce) -> bytes:
-        """Return the response under another nonce, before the same body."""
-        return wire.header(version=self.version, type_url=self.type_url, nonce=nonce) + self.body
+    body_at: int  # where the header ends
 
 
-class News(NamedTuple):
+class News:
     """What is new about clusters: the endpoints to send after them, and the names of new ones."""
 
-    eds_names: Names
-    added: tuple[str, ...]
+    __slots__ = ("_asked", "added", "eds_names")
+
+    def __init__(self, *, eds_names: Names, added: tuple[str, ...]) -> None:
+        self.eds_names: Final = eds_names
+        self.added: Final = added
+        self._asked: Final[WeakKeyDictionary[NameSet, Names]] = WeakKeyDictionary()
+
+    def asked(self, names: NameSet) -> Names:
+        """Return the endpoints to send to those who subscribe to these names."""
+        found = self._asked.get(names)
+        if found is None:
+            found = self._asked[names] = self.eds_names & names.names
+        return found
 
 
 class Content:
@@ -118,18 +123,29 @@ class Content:
             )
         return found
 
-    def sotw(self, sequences: Iterator[int]) -> Assembled:
-        """Return the state-of-the-world response, assembled at most once."""
-        if self._sotw is None:
-            self._sotw = self._assemble(wire.sotw_body(self.resources), next(sequences))
-        return self._sotw
+    def sotw(self, sequences: Iterator[int], *, after: int = -1) -> Assembled:
+        """Return the state-of-the-world response under a nonce that comes after a sequence.
 
-    def delta(self, sequences: Iterator[int]) -> Assembled:
-        """Return the delta response, assembled at most once."""
-        if self._delta is None:
-            body = wire.delta_body(self.resources, self.removed)
-            self._delta = self._assemble(body, next(sequences))
-        return self._delta
+        Its body is assembled once. A stream that was sent this before needs another nonce, and
+        so do the others of its class: they share the new header too.
+        """
+        made = self._sotw
+        if made is None or made.sequence <= after:
+            body = wire.sotw_body(self.resources) if made is None else made.payload[made.body_at :]
+            made = self._sotw = self._assemble(body, next(sequences))
+        return made
+
+    def delta(self, sequences: Iterator[int], *, after: int = -1) -> Assembled:
+        """Return the delta response under a nonce that comes after a sequence."""
+        made = self._delta
+        if made is None or made.sequence <= after:
+            body = (
+                wire.delta_body(self.resources, self.removed)
+                if made is None
+                else made.payload[made.body_at :]
+            )
+            made = self._delta = self._assemble(body, next(sequences))
+        return made
 
     @property
     def assembled_size(self) -> int:
@@ -139,7 +155,7 @@ class Content:
     def _assemble(self, body: bytes, sequence: int) -> Assembled:
         nonce = Nonce(f"{self.version}-{sequence}")
         head = wire.header(version=self.version, type_url=self.kind.url, nonce=nonce)
-        return Assembled(sequence, nonce, self.version, self.kind.url, body, head + body)
+        return Assembled(sequence, nonce, head + body, len(head))
 
 
 class Difference(NamedTuple):
@@ -163,6 +179,7 @@ class Collection:
         "_by_version",
         "_contents",
         "_differences",
+        "_known",
         "_overlays",
         "_restricted",
         "_version",
@@ -177,6 +194,7 @@ class Collection:
         self._by_version: dict[str, Resource] | None = None
         self._contents: dict[tuple[Names | None, tuple[str, ...]], Content] = {}
         self._differences: WeakKeyDictionary[Collection, Difference] = WeakKeyDictionary()
+        self._known: dict[tuple[Names, Names], Names] = {}
         self._overlays: dict[tuple[tuple[str, str], ...], Collection] = {}
         self._restricted: WeakKeyDictionary[NameSet, Collection] = WeakKeyDictionary()
 
@@ -231,6 +249,18 @@ class Collection:
         """Take note of a difference that is known without looking."""
         self._differences[old] = difference
 
+    def known_of(self, changed: Names, others: Names) -> Names:
+        """Return the names of `changed`, and those of `others` that are here; worked out once."""
+        if not others:
+            return changed
+        key = (changed, others)
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            found = self._known[key] = changed | (others & self.by_name.keys())
+        return found
+
     def content(self, names: Names | None = None, removed: tuple[str, ...] = ()) -> Content:
         """Return the response with these resources (all when None), made once."""
         if names is not None and len(names) == len(self.by_name):
@@ -284,11 +314,32 @@ class Collection:
         """Forget assembled responses: a newer collection took this one's place."""
         self._contents.clear()
         self._overlays.clear()
+        self._known.clear()
 
     @property
     def assembled_size(self) -> int:
         """How many bytes of assembled responses are held."""
         return sum(content.assembled_size for content in self._contents.values())
+
+
+class Collections:
+    """Makes collections of the very same resources one object, for as long as it is used.
+
+    Most classes hold the same load assignments: what is worked out for one is there for all.
+    """
+
+    def __init__(self) -> None:
+        self._known: WeakValueDictionary[tuple[ResourceType, tuple[Resource, ...]], Collection] = (
+            WeakValueDictionary()
+        )
+
+    def of(self, kind: ResourceType, resources: Iterable[Resource]) -> Collection:
+        """Return the one collection of these resources in their order."""
+        key = (kind, tuple(resources))  # a resource equals itself alone
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = Collection.of(kind, key[1])
+        return found
 
 
 def same(first: Resource | None, second: Resource | None) -> bool:

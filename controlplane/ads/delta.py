@@ -143,16 +143,15 @@ class DeltaSession(Session):
             if watch.sent is None:
                 gone |= watch.names.names
             removed.update(name for name in gone if not watch.shows(name))
-        if watch.force:
-            names |= watch.force & wanted.by_name.keys()
+        names = wanted.known_of(names, watch.force)
         if names or removed:
             return wanted.content(names, tuple(sorted(removed)))
         if watch.owed and not watch.initial and watch.info.complete:
             return wanted.content(frozenset())
         return None
 
-    def _assemble(self, content: Content) -> Assembled:
-        return content.delta(self._shared.sequences)
+    def _assemble(self, content: Content, *, after: int) -> Assembled:
+        return content.delta(self._shared.sequences, after=after)
 
     def _omission_deletes(self, watch: Watch) -> bool:
         return False

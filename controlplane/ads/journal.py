@@ -101,6 +101,8 @@ class Journal(Reporter):
         if entry is None:
             return
         entry.classes += 1
+        if len(entry.changed) >= LIMIT:
+            return
         known = {(item.short, item.name, item.new) for item in entry.changed}
         for item in _changes(old, new):
             if len(entry.changed) >= LIMIT:

@@ -166,8 +166,9 @@ class Session:
             watch.push = 0
             return None
         watch.owed = False
-        nonce, payload = watch.take_nonce(self._assemble(content))
-        version = content.version
+        made = self._assemble(content, after=watch.last_sequence)
+        watch.last_sequence = made.sequence
+        nonce, version = made.nonce, content.version
         sent = Sent(
             nonce=nonce,
             version=version,
@@ -195,7 +196,7 @@ class Session:
             watch.info.short,
             nonce,
             version,
-            payload,
+            made.payload,
             content.names,
             content.removed,
             sent.push,
@@ -253,8 +254,8 @@ class Session:
             if (
                 watch.info is RDS
                 and old is not None
-                and resource.clusters < old.clusters
                 and name not in self._view.route_names
+                and resource.clusters < old.clusters
             ):
                 instead[name] = old
                 continue
@@ -283,8 +284,9 @@ class Session:
         if before is not None and watch.accepted is before and not watch.doubted:
             # The usual case, worked out once for all streams that hold the same.
             news = content.news(before)
-            if endpoints is not None and not news.eds_names.isdisjoint(endpoints.names.names):
-                endpoints.force |= news.eds_names & endpoints.names.names
+            asked = news.asked(endpoints.names) if endpoints is not None else frozenset()
+            if endpoints is not None and asked:
+                endpoints.force = endpoints.force | asked if endpoints.force else asked
                 endpoints.dirty = True
                 endpoints.push = watch.push
             for name in news.added:
@@ -297,7 +299,7 @@ class Session:
             if held and resource.name not in watch.doubted:
                 continue  # one that was only sent may have been rejected with its response
             if endpoints is not None and resource.eds_name in endpoints.names.names:
-                endpoints.force.add(resource.eds_name)
+                endpoints.force |= {resource.eds_name}
                 endpoints.dirty = True
                 endpoints.push = watch.push
             known = known or watch.predecessor(resource.name)
@@ -406,7 +408,8 @@ class Session:
         """Return what has to be sent so that the client holds `wanted`, None for nothing."""
         raise NotImplementedError
 
-    def _assemble(self, content: Content) -> Assembled:
+    def _assemble(self, content: Content, *, after: int) -> Assembled:
+        """Return the response under a nonce that no response up to `after` had."""
         raise NotImplementedError
 
     def _omission_deletes(self, watch: Watch) -> bool:

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from controlplane.ads.cache import Collection, NameSets
+from controlplane.ads.cache import Collection, Collections, NameSets
 from controlplane.ads.classes import ClassState, Pending, Stream
 from controlplane.ads.delta import DeltaSession
 from controlplane.ads.journal import Journal
@@ -67,6 +67,7 @@ class Pusher:
         self._classes: dict[ProxyClass, ClassState] = {}
         self._stale: dict[ClassState, None] = {}
         self._streams: dict[str, Stream] = {}
+        self._collections: Final = Collections()
         self._numbers: Iterator[int] = itertools.count(1)
         self.journal: Final = Journal(epoch)
         self._reporter: Final = Reporters(self.journal, *([reporter] if reporter else []))
@@ -265,7 +266,7 @@ class Pusher:
             self._catch_up(state)
             state = self._classes.get(cls)
         if state is None:
-            view = ClassView.first(self._generator, cls, self._snapshot)
+            view = ClassView.first(self._generator, cls, self._snapshot, self._collections)
             state = self._classes[cls] = ClassState(cls, view)
         return state
 

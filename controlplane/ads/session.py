@@ -123,7 +123,7 @@ class SotwSession(Session):
             watch.owed = watch.owed or info.complete
         if not wildcard and not asked:
             watch.owed = False
-            watch.force.clear()
+            watch.force = frozenset()
         watch.dirty = True
 
     def _content(self, watch: Watch, wanted: Collection) -> Content | None:
@@ -132,13 +132,11 @@ class SotwSession(Session):
             if watch.owed or watch.force or difference.changed or difference.removed:
                 return wanted.content()
             return None
-        names: Names = difference.changed
-        if watch.force:
-            names |= watch.force & wanted.by_name.keys()
+        names = wanted.known_of(difference.changed, watch.force)
         return wanted.content(names) if names else None
 
-    def _assemble(self, content: Content) -> Assembled:
-        return content.sotw(self._shared.sequences)
+    def _assemble(self, content: Content, *, after: int) -> Assembled:
+        return content.sotw(self._shared.sequences, after=after)
 
     def _omission_deletes(self, watch: Watch) -> bool:
         return watch.info.complete and watch.brought

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from controlplane.ads.cache import Collection, Difference, NameSet, same
+from controlplane.ads.cache import Collection, Collections, Difference, NameSet, same
 from controlplane.ads.types import Names, ResourceGenerator
 from controlplane.model.names import Host
 from controlplane.model.snapshot import Snapshot
@@ -36,6 +36,7 @@ class ClassView:
 
     __slots__ = (
         "_base",
+        "_collections",
         "_eds_names",
         "_generator",
         "_retaining",
@@ -58,6 +59,7 @@ class ClassView:
         cls: ProxyClass,
         snapshot: Snapshot,
         *,
+        collections: Collections,
         clusters: Collection,
         listeners: Collection,
         push: int = 0,
@@ -65,6 +67,7 @@ class ClassView:
         retained: Mapping[str, Retained] | None = None,
     ) -> None:
         self._generator: Final = generator
+        self._collections: Final = collections
         self.cls: Final = cls
         self.snapshot: Final = snapshot
         self.clusters: Final = clusters
@@ -87,13 +90,18 @@ class ClassView:
 
     @classmethod
     def first(
-        cls, generator: ResourceGenerator, proxy_class: ProxyClass, snapshot: Snapshot
+        cls,
+        generator: ResourceGenerator,
+        proxy_class: ProxyClass,
+        snapshot: Snapshot,
+        collections: Collections,
     ) -> ClassView:
-        """Return the view of a class that has none yet."""
+        """Return the view of a class that has none yet; `collections` are those of all classes."""
         return cls(
             generator,
             proxy_class,
             snapshot,
+            collections=collections,
             clusters=Collection.of(ResourceType.CLUSTER, generator.clusters(snapshot, proxy_class)),
             listeners=Collection.of(
                 ResourceType.LISTENER, generator.listeners(snapshot, proxy_class)
@@ -124,7 +132,13 @@ class ClassView:
             )
         )
         view = ClassView(
-            self._generator, self.cls, snapshot, clusters=clusters, listeners=listeners, push=push
+            self._generator,
+            self.cls,
+            snapshot,
+            collections=self._collections,
+            clusters=clusters,
+            listeners=listeners,
+            push=push,
         )
         for kind, known in self._selections.items():
             if kind in unread:
@@ -143,6 +157,7 @@ class ClassView:
             self._generator,
             self.cls,
             snapshot,
+            collections=self._collections,
             clusters=self.clusters,
             listeners=self.listeners,
             push=push,
@@ -176,6 +191,7 @@ class ClassView:
                 self._generator,
                 self.cls,
                 self.snapshot,
+                collections=self._collections,
                 clusters=shown,
                 listeners=self.listeners,
                 push=self.push,
@@ -228,16 +244,16 @@ class ClassView:
         selections = self._selections.setdefault(kind, WeakKeyDictionary())
         found = selections.get(names)
         if found is None:
-            made = Collection.of(kind, self._generate(kind, names.names))
+            made = self._collections.of(kind, self._generate(kind, names))
             before = self._was.get(kind)
             old = before.get(names) if before is not None else None
             found = selections[names] = made if old is None else _kept(old, made)
         return found
 
-    def _generate(self, kind: ResourceType, names: Names) -> Iterable[Resource]:
+    def _generate(self, kind: ResourceType, names: NameSet) -> Iterable[Resource]:
         known = self.eds_names if kind is ResourceType.ENDPOINT else self.route_names
         unknown = 0
-        for name in sorted(names):
+        for name in names.ordered:
             if name not in known:
                 unknown += 1
                 if unknown > MAX_UNKNOWN:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from controlplane.ads.bisection import Bisection
-from controlplane.ads.cache import Assembled, Collection, Content, NameSet, same
+from controlplane.ads.cache import Collection, Content, NameSet, same
 from controlplane.ads.types import Names, Nonce, TypeInfo
 from controlplane.translate.resources import Resource
 
@@ -61,7 +61,7 @@ class Watch:
     """The state of one resource type on one stream."""
 
     __slots__ = (
-        "accepted", "based", "bisection", "brought", "dirty", "doubted", "error", "force", "fresh",
+        "accepted", "based", "bisection", "brought", "dirty", "doubted", "error", "force",
         "hold_until", "info", "initial", "last_sequence", "named", "names", "nonce_acked",
         "nonce_sent", "owed", "push", "refused", "repeated", "retried", "sent", "time_acked",
         "time_sent", "unanswered", "version_acked", "version_sent", "wildcard",
@@ -75,7 +75,7 @@ class Watch:
         self.repeated: tuple[str, ...] = ()  # the list that made `names`, when it is a long one
         self.dirty = True  # whether `take` has to look
         self.owed = True  # whether an answer is due even when there is nothing new
-        self.force: set[str] = set()  # names to send even when they are known
+        self.force: Names = frozenset()  # names to send even when they are known
         self.based: Collection | None = None  # what the view said when `take` last looked
         self.sent: Collection | None = None
         self.accepted: Collection | None = None
@@ -90,7 +90,6 @@ class Watch:
         self.hold_until: float | None = None
         self.unanswered: list[Sent] = []  # oldest first
         self.last_sequence = -1
-        self.fresh = 0
         self.push = 0
         self.nonce_sent = ""
         self.nonce_acked = ""
@@ -129,19 +128,6 @@ class Watch:
             and self.nonce_acked == self.nonce_sent
         )
 
-    def take_nonce(self, assembled: Assembled) -> tuple[Nonce, bytes]:
-        """Return a nonce that is new on this stream and the response under it.
-
-        A response that is newer than every one sent before goes out as it is, shared by all
-        streams; one that may have been sent before gets a header of its own.
-        """
-        if assembled.sequence > self.last_sequence:
-            self.last_sequence = assembled.sequence
-            return assembled.nonce, assembled.payload
-        self.fresh += 1
-        nonce = Nonce(f"{assembled.nonce}-{self.fresh}")
-        return nonce, assembled.with_nonce(nonce)
-
     def waits_for_answer(self, sent: Sent) -> None:
         """Take note of a response that went out."""
         self.unanswered.append(sent)
@@ -170,10 +156,9 @@ class Watch:
         """
         if suspects and not self.info.complete:
             # What came along though it was known is still waited for.
-            self.force.update(
-                {item.name for item in rejected.content.resources}.intersection(self.names.names)
-                - {item.name for item in suspects}
-            )
+            self.force |= {item.name for item in rejected.content.resources}.intersection(
+                self.names.names
+            ) - {item.name for item in suspects}
         self._doubt(rejected)
         accepted = self.accepted
         if accepted is None:

@@ -208,12 +208,16 @@ def delta_body(resources: Iterable[Resource], removed: Iterable[str]) -> bytes:
     key = varint(_RESOURCES << 3 | 2)
     parts: list[bytes] = []
     for resource in resources:
-        # message Resource: version = 1, resource = 2, name = 3
-        head = length_delimited(3, resource.name.encode()) + length_delimited(
-            1, resource.version.encode()
-        )
         framed = resource.any_bytes
-        inner = varint(2 << 3 | 2) + varint(len(framed))
-        parts += (key, varint(len(head) + len(inner) + len(framed)), head, inner, framed)
+        name, version = resource.name.encode(), resource.version.encode()
+        # message Resource: version = 1, resource = 2, name = 3
+        head = b"\x1a%b%b\x0a%b%b\x12%b" % (
+            varint(len(name)),
+            name,
+            varint(len(version)),
+            version,
+            varint(len(framed)),
+        )
+        parts += (key, varint(len(head) + len(framed)), head, framed)
     parts += (length_delimited(_REMOVED, name.encode()) for name in removed)
     return b"".join(parts)

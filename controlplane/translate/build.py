@@ -7,28 +7,24 @@ rule that is easy to break: results are looked up by value (`Memo`), never by "w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.proxy import Proxy
 from controlplane.model.snapshot import EMPTY, ServiceTarget, Snapshot
-from controlplane.translate.clusters import build_cluster, outbound_cluster_inputs
-from controlplane.translate.endpoints import build_load_assignment, load_assignment_input
+from controlplane.translate.clusters import build_cluster
+from controlplane.translate.endpoints import build_load_assignment
 from controlplane.translate.inbound_clusters import build_inbound_cluster, inbound_cluster_inputs
 from controlplane.translate.listeners import (
     build_listener,
     inbound_listener_inputs,
-    outbound_conflicts,
-    outbound_listener_inputs,
 )
 from controlplane.translate.memo import Memo
 from controlplane.translate.name_table import name_table
 from controlplane.translate.narrowing import (
     Sights,
-    for_clusters,
-    for_listeners,
-    for_load_assignments,
 )
+from controlplane.translate.outbound import LoadAssignments, Outbound, present
 from controlplane.translate.resources import Resource, Translated
 from controlplane.translate.routes import RouteInput, join_route, route_input
 from controlplane.translate.scope import Classifier, OutboundClass, ProxyClass
@@ -45,8 +41,8 @@ class _ClassResults:
     __slots__ = (
         "clusters",
         "diagnostics",
-        "for_load_assignments",
         "listeners",
+        "load_assignments",
         "name_table",
         "routes",
         "sidecar_routes",
@@ -57,27 +53,9 @@ class _ClassResults:
         self.listeners: tuple[Resource, ...] | None = None
         self.routes: dict[str, Resource] = {}
         self.sidecar_routes: SidecarRoutes | None = None
-        self.for_load_assignments: _Assignments | None = None
+        self.load_assignments: LoadAssignments | None = None
         self.name_table: Resource | None = None
         self.diagnostics: dict[str, tuple[Diagnostic, ...]] = {}
-
-
-class _Assignments(NamedTuple):
-    """The load assignments of all classes that read the same of themselves."""
-
-    cls: OutboundClass
-    by_cluster: dict[str, Resource]
-
-
-class _SharedResults:
-    """What classes have in common within one snapshot, by what is read of them."""
-
-    __slots__ = ("assignments", "clusters", "listeners")
-
-    def __init__(self) -> None:
-        self.clusters: dict[OutboundClass, list[Translated]] = {}
-        self.listeners: dict[OutboundClass, tuple[list[Translated], tuple[Diagnostic, ...]]] = {}
-        self.assignments: dict[OutboundClass, _Assignments] = {}
 
 
 class Generator:
@@ -93,8 +71,8 @@ class Generator:
         self._snapshot = EMPTY
         self._classifier = Classifier(EMPTY)
         self._results: dict[ProxyClass, _ClassResults] = {}
-        self._shared_results = _SharedResults()
         self._sights = Sights(EMPTY)
+        self._outbound = self._outbound_of(EMPTY)
         self._service_hosts: dict[OutboundClass, ServiceHosts] = {}
         self._shared = Shared()
 
@@ -112,29 +90,24 @@ class Generator:
         """Return all clusters of a class in wire order; the first of equal names wins."""
         results = self._of(snapshot, cls)
         if results.clusters is None:
-            made = list(self._outbound_clusters(snapshot, cls.outbound))
+            made = self._outbound.clusters(cls.outbound)
             if cls.inbound is not None:
-                made += [
-                    self._inbound_cluster(value)
-                    for value in inbound_cluster_inputs(snapshot, cls.inbound)
-                ]
-            results.clusters = _unique(made)
-            results.diagnostics["clusters"] = _diagnostics(made)
+                inputs = inbound_cluster_inputs(snapshot, cls.inbound)
+                made = made.followed_by(map(self._inbound_cluster, inputs))
+            results.clusters = tuple(made.by_name.values())
+            results.diagnostics["clusters"] = made.diagnostics
         return results.clusters
 
     def listeners(self, snapshot: Snapshot, cls: ProxyClass) -> tuple[Resource, ...]:
         """Return all listeners of a class in wire order."""
         results = self._of(snapshot, cls)
         if results.listeners is None:
-            outbound, conflicts = self._outbound_listeners(snapshot, cls.outbound)
-            made = list(outbound)
+            made = self._outbound.listeners(cls.outbound)
             if cls.inbound is not None:
-                made += [
-                    self._listener(value)
-                    for value in inbound_listener_inputs(snapshot, cls.inbound)
-                ]
-            results.listeners = _unique(made)
-            results.diagnostics["listeners"] = (*conflicts, *_diagnostics(made))
+                inputs = inbound_listener_inputs(snapshot, cls.inbound)
+                made = made.followed_by(map(self._listener, inputs))
+            results.listeners = tuple(made.by_name.values())
+            results.diagnostics["listeners"] = made.diagnostics
         return results.listeners
 
     def route(self, snapshot: Snapshot, cls: ProxyClass, name: str) -> Resource:
@@ -145,7 +118,7 @@ class Generator:
             if results.sidecar_routes is None:
                 results.sidecar_routes = self._sidecar_routes(snapshot, cls.outbound)
             made = self._route(route_input(snapshot, cls.outbound, name, results.sidecar_routes))
-            found = results.routes[name] = _present(made)
+            found = results.routes[name] = present(made)
             results.diagnostics[f"route {name}"] = made.diagnostics
         return found
 
@@ -159,18 +132,10 @@ class Generator:
     def load_assignment(self, snapshot: Snapshot, cls: ProxyClass, cluster: str) -> Resource:
         """Return a cluster's load assignment; an unknown cluster gives an empty one."""
         results = self._of(snapshot, cls)
-        shared = results.for_load_assignments
-        if shared is None:
-            narrowed = for_load_assignments(cls.outbound, self._sights)
-            shared = self._shared_results.assignments.setdefault(
-                narrowed, _Assignments(narrowed, {})
-            )
-            results.for_load_assignments = shared
-        found = shared.by_cluster.get(cluster)
+        found = results.load_assignments
         if found is None:
-            made = self._load_assignment(load_assignment_input(snapshot, shared.cls, cluster))
-            found = shared.by_cluster[cluster] = _present(made)
-        return found
+            found = results.load_assignments = self._outbound.load_assignments(cls.outbound)
+        return found.of(cluster)
 
     def diagnostics(self, snapshot: Snapshot, cls: ProxyClass) -> tuple[Diagnostic, ...]:
         """Return what was noticed while making the resources asked for so far."""
@@ -190,28 +155,14 @@ class Generator:
                 if made.resource is not None:
                     yield made.resource
 
-    def _outbound_clusters(self, snapshot: Snapshot, cls: OutboundClass) -> list[Translated]:
-        narrowed = for_clusters(cls, self._sights)
-        known = self._shared_results.clusters
-        found = known.get(narrowed)
-        if found is None:
-            inputs = outbound_cluster_inputs(snapshot, narrowed)
-            found = known[narrowed] = [self._cluster(value) for value in inputs]
-        return found
-
-    def _outbound_listeners(
-        self, snapshot: Snapshot, cls: OutboundClass
-    ) -> tuple[list[Translated], tuple[Diagnostic, ...]]:
-        narrowed = for_listeners(cls, self._sights)
-        known = self._shared_results.listeners
-        found = known.get(narrowed)
-        if found is None:
-            inputs = outbound_listener_inputs(snapshot, narrowed)
-            found = known[narrowed] = (
-                [self._listener(value) for value in inputs],
-                outbound_conflicts(snapshot, narrowed),
-            )
-        return found
+    def _outbound_of(self, snapshot: Snapshot) -> Outbound:
+        return Outbound(
+            snapshot,
+            self._sights,
+            make_cluster=self._cluster,
+            make_listener=self._listener,
+            make_load_assignment=self._load_assignment,
+        )
 
     def _join(self, value: RouteInput) -> Translated:
         return join_route(value, tuple(self._virtual_host(host) for host in value.virtual_hosts))
@@ -222,7 +173,11 @@ class Generator:
             if len(self._service_hosts) >= _CLASSES_KEPT:
                 self._service_hosts.clear()
             known = self._service_hosts[cls] = ServiceHosts(
-                snapshot, cls, known, shared=self._shared
+                snapshot,
+                cls,
+                known,
+                shared=self._shared,
+                alike=self._sights.alike(cls.namespace),
             )
         return SidecarRoutes(snapshot, cls, known)
 
@@ -237,9 +192,9 @@ class Generator:
             if not self._classifier.fits(snapshot):
                 self._classifier = Classifier(snapshot)
             self._results = {}
-            self._shared_results = _SharedResults()
             if not self._sights.fit(snapshot):
                 self._sights = Sights(snapshot)
+            self._outbound = self._outbound_of(snapshot)
             self._service_hosts = {
                 cls: hosts for cls, hosts in self._service_hosts.items() if hosts.is_of(snapshot)
             }
@@ -259,21 +214,3 @@ class Generator:
         if results is None:
             results = self._results[cls] = _ClassResults()
         return results
-
-
-def _unique(made: list[Translated]) -> tuple[Resource, ...]:
-    by_name: dict[str, Resource] = {}
-    for translated in made:
-        if translated.resource is not None:
-            by_name.setdefault(translated.resource.name, translated.resource)
-    return tuple(by_name.values())
-
-
-def _diagnostics(made: list[Translated]) -> tuple[Diagnostic, ...]:
-    return tuple(diagnostic for translated in made for diagnostic in translated.diagnostics)
-
-
-def _present(made: Translated) -> Resource:
-    if made.resource is None:
-        raise AssertionError("routes and load assignments are never absent")
-    return made.resource

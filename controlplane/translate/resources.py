@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -43,6 +45,20 @@ class Origin(NamedTuple):
     field: str = ""
 
 
+class Part(Protocol):
+    """A piece that a resource was joined from: many resources share it."""
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """The names of the clusters that the piece refers to."""
+        ...
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Where the piece comes from."""
+        ...
+
+
 class Resource:
     """One xDS resource: immutable, equal to another when type and bytes are equal.
 
@@ -52,8 +68,8 @@ class Resource:
     `size` is that of the message in bytes, `any_bytes` the message framed as a protobuf Any.
     """
 
-    __slots__ = ("any_bytes", "clusters", "eds_name", "name", "origins", "routes", "size", "type",
-                 "version")  # fmt: skip
+    __slots__ = ("_clusters", "_origins", "_parts", "any_bytes", "eds_name", "name", "routes",
+                 "size", "type", "version")  # fmt: skip
 
     def __init__(
         self,
@@ -65,16 +81,34 @@ class Resource:
         routes: frozenset[str] = frozenset(),
         eds_name: str = "",
         origins: tuple[Origin, ...] = (),
+        parts: Sequence[Part] = (),
+        version: str = "",
     ) -> None:
+        """`parts` are what the body was joined from, `version` a hash that follows from theirs."""
         self.type: Final = kind
         self.name: Final = name
-        self.clusters: Final = clusters
+        self._clusters = clusters
         self.routes: Final = routes
         self.eds_name: Final = eds_name
-        self.origins: Final = origins
-        self.version: Final = content_hash(body)
+        self._origins: Final = origins
+        self._parts: Final = parts
+        self.version: Final = version or content_hash(body)
         self.any_bytes: Final = frame_any(kind.url, body)
         self.size: Final = len(body)
+
+    @property
+    def clusters(self) -> frozenset[str]:
+        """The names of the clusters that this refers to."""
+        if self._parts and not self._clusters:
+            self._clusters = frozenset().union(*(part.clusters for part in self._parts))
+        return self._clusters
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Where the parts of the resource come from, in their order."""
+        if self._parts:
+            return tuple(chain.from_iterable(part.origins for part in self._parts))
+        return self._origins
 
     @property
     def body(self) -> bytes:
@@ -94,7 +128,12 @@ class Translated(msgspec.Struct, frozen=True):
 
 def content_hash(body: bytes) -> str:
     """Return 16 hexadecimal digits that depend on the content alone."""
-    return hashlib.blake2b(body, digest_size=8).hexdigest()
+    return digest(body).hex()
+
+
+def digest(body: bytes) -> bytes:
+    """Return a hash of 8 bytes."""
+    return hashlib.blake2b(body, digest_size=8).digest()
 
 
 def frame_any(type_url: str, body: bytes) -> bytes:

@@ -16,7 +16,13 @@ from controlplane.model.names import RouteName
 from controlplane.model.snapshot import Snapshot
 from controlplane.translate import envoy
 from controlplane.translate.gateway_routes import gateway_virtual_hosts
-from controlplane.translate.resources import Resource, ResourceType, Translated, serialise
+from controlplane.translate.resources import (
+    Resource,
+    ResourceType,
+    Translated,
+    content_hash,
+    serialise,
+)
 from controlplane.translate.route_action import MAX_BODY
 from controlplane.translate.scope import OutboundClass
 from controlplane.translate.sidecar_routes import HTTP_PROXY, SidecarRoutes
@@ -77,13 +83,14 @@ def join_route(value: RouteInput, virtual_hosts: tuple[VirtualHostBytes, ...]) -
     Fields of a protobuf message may stand in any order and repeated fields concatenate, so
     joining serialised parts gives the message that serialising the whole would give.
     """
-    head = serialise(envoy.RouteConfiguration(name=value.name))
+    head, tail = serialise(envoy.RouteConfiguration(name=value.name)), _tail(value)
     resource = Resource(
         ResourceType.ROUTE,
         value.name,
-        b"".join((head, *(host.framed for host in virtual_hosts), _tail(value))),
-        clusters=frozenset().union(*(host.clusters for host in virtual_hosts)),
-        origins=tuple(chain.from_iterable(host.origins for host in virtual_hosts)),
+        b"".join((head, *[host.framed for host in virtual_hosts], tail)),
+        parts=virtual_hosts,
+        # Hashing the hashes says as much as hashing the bytes, which are half a megabyte.
+        version=content_hash(b"".join((head, tail, *[host.digest for host in virtual_hosts]))),
     )
     return Translated(
         resource=resource,

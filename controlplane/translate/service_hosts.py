@@ -21,15 +21,11 @@ from controlplane.model.virtual_services import RoutingRule
 from controlplane.translate.destinations import Destinations
 from controlplane.translate.scope import OutboundClass
 from controlplane.translate.virtual_hosts import (
-    RuleContent,
     ServiceContent,
     VirtualHostInput,
     service_domains,
     with_port,
 )
-
-Selections = dict[RoutingRule, RuleContent | None]
-"""What of each VirtualService holds for a class on one port; None where nothing does."""
 
 Value = TypeVar("Value", bound=Hashable)
 
@@ -51,11 +47,16 @@ class Shared:
 
     def __init__(self) -> None:
         self._values: Final[dict[Any, Any]] = {}
+        self._renewed: Final[dict[str, dict[VirtualHostInput, VirtualHostInput]]] = {}
 
     def one(self, value: Value) -> Value:
         """Return the first value that was equal to this one."""
         found: Value = self._values.setdefault(value, value)
         return found
+
+    def renewed(self, namespace: str) -> dict[VirtualHostInput, VirtualHostInput]:
+        """Return what former virtual hosts became for clients of a namespace, to be added to."""
+        return self._renewed.setdefault(namespace, {})
 
 
 class ServiceHosts:
@@ -68,8 +69,13 @@ class ServiceHosts:
         before: ServiceHosts | None = None,
         *,
         shared: Shared | None = None,
+        alike: str | None = None,
     ) -> None:
-        """`before` is what the same class had in a snapshot with the same services."""
+        """`before` is what the same class had in a snapshot with the same services.
+
+        `alike` names all namespaces whose clients follow the same DestinationRules (`Sights`).
+        """
+        self._alike: Final = cls.namespace if alike is None else alike
         self._shared: Final = shared if shared is not None else Shared()
         # Without its other parts, so that they are neither read nor kept.
         self._snapshot: Final = Snapshot(
@@ -83,7 +89,8 @@ class ServiceHosts:
         self._domains: dict[Host, tuple[str, ...]] = {}
         self._defaults: Final[dict[int, Defaults | None]] = {}
         self._former: dict[int, Defaults | None] = {}
-        self._selections: Final[dict[int, Selections]] = {}
+        self.ruled: Final[dict[int, Mapping[RoutingRule, Any]]] = {}
+        """What VirtualServices made of these services, by port: `SidecarRoutes` keeps it here."""
         if before is not None and before.is_of(snapshot):
             self.services = before.services
             self.by_port = before.by_port
@@ -170,15 +177,24 @@ class ServiceHosts:
 
     def _renew(self, former: Defaults, port: int) -> Defaults:
         """Return what the port has now: the same services and domains, perhaps other contents."""
-        by_name = dict(former.by_name)
-        for service in self.by_port.get(port, {}).values():
-            value = by_name.get(with_port(service.host, port))
-            if value is not None:
-                content = self.content(service, port)
-                if content != value.content:
-                    value = structs.replace(value, content=content)
-                by_name[value.name] = self._shared.one(value)
+        renewed = self._shared.renewed(self._alike)
+        by_name: dict[str, VirtualHostInput] = {}
+        for name, value in former.by_name.items():
+            found = renewed.get(value)
+            if found is None:
+                found = renewed[value] = self._renewed(value, port)
+            by_name[name] = found
         return Defaults(by_name)
+
+    def _renewed(self, value: VirtualHostInput, port: int) -> VirtualHostInput:
+        match value.content:
+            case ServiceContent(host=host):
+                content = self.content(self.services[host], port)
+            case _:
+                raise AssertionError("without a VirtualService all goes to the service")
+        if content != value.content:
+            value = structs.replace(value, content=content)
+        return self._shared.one(value)
 
     def _make_defaults(self, port: int) -> Defaults | None:
         claimed: set[str] = {"*"}  # belongs to the catch-all
@@ -201,14 +217,6 @@ class ServiceHosts:
             made.append(self._shared.one(value))
         by_name = {value.name: value for value in sorted(made, key=lambda value: value.name)}
         return Defaults(by_name) if len(by_name) == len(made) else None
-
-    def selections(self, port: int) -> Selections:
-        """Return what was selected of VirtualServices on a port last time."""
-        return self._selections.get(port, {})
-
-    def remember_selections(self, port: int, selections: Selections) -> None:
-        """Keep what was selected on a port, and nothing that was before."""
-        self._selections[port] = selections
 
 
 def carries_http(port: ServicePort | None) -> bool:

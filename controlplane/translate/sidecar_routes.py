@@ -29,7 +29,7 @@ from controlplane.model.virtual_services import MeshRules, RoutingRule, mesh_hos
 from controlplane.translate.destinations import Destinations
 from controlplane.translate.http_route import HttpRouteInput
 from controlplane.translate.scope import OutboundClass
-from controlplane.translate.service_hosts import Defaults, Selections, ServiceHosts, carries_http
+from controlplane.translate.service_hosts import Defaults, ServiceHosts, carries_http
 from controlplane.translate.virtual_hosts import (
     ALLOW_ANY,
     BLOCK_ALL,
@@ -48,14 +48,43 @@ DEFAULT_PORT: Final = 80
 _NOTHING: Final[Mapping[Host, Service]] = FrozenDict()
 
 
-class _Plan(NamedTuple):
+class _Plan:
     """A virtual host before domains are shared out."""
 
-    name: str
-    domains: tuple[str, ...]
-    own: tuple[str, ...]  # names in full; any other domain yields to a service of that name
-    content: Content
-    service: Service | None
+    __slots__ = ("_made", "content", "domains", "name", "own", "service")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        domains: tuple[str, ...],
+        own: tuple[str, ...],
+        content: Content,
+        service: Service | None = None,
+    ) -> None:
+        """`own` are names in full; any other domain yields to a service of that name."""
+        self.name: Final = name
+        self.domains: Final = domains
+        self.own: Final = own
+        self.content: Final = content
+        self.service: Final = service
+        self._made: tuple[VirtualHostInput, VirtualHostInput] | None = None
+
+    def instead_of(self, usual: VirtualHostInput) -> VirtualHostInput:
+        """Return the virtual host with the domains of another, made once for each."""
+        if self._made is None or self._made[0] is not usual:
+            made = VirtualHostInput(
+                name=self.name, domains=usual.domains, content=self.content, sources=usual.sources
+            )
+            self._made = (usual, made)
+        return self._made[1]
+
+
+class Ruled(NamedTuple):
+    """What a VirtualService makes of a port; `plans` is None when other rules count as well."""
+
+    content: RuleContent | None
+    plans: tuple[_Plan, ...] | None
 
 
 class SidecarRoutes:
@@ -142,22 +171,36 @@ class SidecarRoutes:
 
     def _ruled(self, port: int) -> Iterator[_Plan]:
         """Yield what VirtualServices route on a port, the oldest first."""
-        here = self._hosts.by_port.get(port, _NOTHING)
-        known, selections = self._hosts.selections(port), Selections()
+        known: Mapping[RoutingRule, Ruled] = self._hosts.ruled.get(port, {})
+        ruled: dict[RoutingRule, Ruled] = {}
         for rule in self._rules.rules:
-            registered, others = self._split(rule, here)
-            callable_ = [service for service in registered if carries_http(service.port(port))]
-            if not callable_ and port != DEFAULT_PORT:
-                continue
-            content = known[rule] if rule in known else self._select(rule, port)
-            selections[rule] = content
-            if content is None:
-                continue
-            for host in others:
-                yield _Plan(with_port(host, port), (bracketed(host),), (host,), content, None)
-            for service in callable_:
-                yield self._plan(service, port, content)
-        self._hosts.remember_selections(port, selections)
+            found = known.get(rule)
+            plans = found.plans if found is not None else None
+            if plans is None:
+                content, plans = self._rule(rule, port, found)
+                wild = any(map(is_wildcard, rule.hosts))
+                found = Ruled(content, None if wild else plans)
+            assert found is not None
+            ruled[rule] = found
+            yield from plans
+        self._hosts.ruled[port] = ruled
+
+    def _rule(
+        self, rule: RoutingRule, port: int, known: Ruled | None
+    ) -> tuple[RuleContent | None, tuple[_Plan, ...]]:
+        registered, others = self._split(rule, self._hosts.by_port.get(port, _NOTHING))
+        callable_ = [service for service in registered if carries_http(service.port(port))]
+        if not callable_ and port != DEFAULT_PORT:
+            return None, ()
+        content = known.content if known is not None else self._select(rule, port)
+        if content is None:
+            return None, ()
+        plans = [
+            _Plan(with_port(host, port), domains=(bracketed(host),), own=(host,), content=content)
+            for host in others
+        ]
+        plans += [self._plan(service, port, content) for service in callable_]
+        return content, tuple(plans)
 
     def _select(self, rule: RoutingRule, port: int) -> RuleContent | None:
         chosen = self._destinations.select(rule, gateway=MESH_GATEWAY, port=port)
@@ -202,10 +245,10 @@ class SidecarRoutes:
         hosts = self._hosts
         return _Plan(
             with_port(service.host, port),
-            hosts.domains(service),
-            hosts.own_names(service),
-            content,
-            service,
+            domains=hosts.domains(service),
+            own=hosts.own_names(service),
+            content=content,
+            service=service,
         )
 
 
@@ -228,16 +271,15 @@ def _replace(defaults: Defaults | None, ruled: list[_Plan]) -> tuple[VirtualHost
         if plan.service is not None:
             if usual is None:
                 return None  # an ExternalName: its domains are also those of its target
-            domains, sources = usual.domains, usual.sources
+            instead[plan.name] = plan.instead_of(usual)
         else:
             lowered = [domain.lower() for domain in plan.domains]
             if not claimed.isdisjoint(lowered):
                 return None
             claimed.update(lowered)
-            domains, sources = plan.domains, ()
-        instead[plan.name] = VirtualHostInput(
-            name=plan.name, domains=domains, content=plan.content, sources=sources
-        )
+            instead[plan.name] = VirtualHostInput(
+                name=plan.name, domains=plan.domains, content=plan.content
+            )
     chosen = {**defaults.by_name, **instead}
     if len(chosen) == len(defaults.by_name):
         return tuple(chosen.values())

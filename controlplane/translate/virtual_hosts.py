@@ -26,7 +26,7 @@ from controlplane.translate.http_route import (
     build_http_routes,
     catch_alls_last,
 )
-from controlplane.translate.resources import Origin, length_delimited, serialise
+from controlplane.translate.resources import Origin, digest, length_delimited, serialise
 from controlplane.translate.route_action import add_hash_policy, build_retry_policy, set_timeout
 
 VIRTUAL_HOSTS_FIELD: Final = envoy.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
@@ -81,11 +81,15 @@ class VirtualHostInput(Model):
     count_attempts: bool = True
 
 
-class VirtualHostBytes(msgspec.Struct, frozen=True):
-    """A virtual host, serialised and framed as field 2 of a RouteConfiguration."""
+class VirtualHostBytes(msgspec.Struct, frozen=True, gc=False):
+    """A virtual host, serialised and framed as field 2 of a RouteConfiguration.
+
+    `digest` is a hash of `framed`.
+    """
 
     name: str
     framed: bytes
+    digest: bytes
     clusters: tuple[str, ...]
     origins: tuple[Origin, ...]
     diagnostics: tuple[Diagnostic, ...] = ()
@@ -103,10 +107,12 @@ def build_virtual_host(value: VirtualHostInput) -> VirtualHostBytes:
     )
     if value.require_tls:
         message.require_tls = envoy.VirtualHost.ALL
+    framed = length_delimited(VIRTUAL_HOSTS_FIELD, serialise(message))
     part = sys.intern(f"virtual_hosts[{value.name}]")  # the same for many classes
     return VirtualHostBytes(
         name=value.name,
-        framed=length_delimited(VIRTUAL_HOSTS_FIELD, serialise(message)),
+        framed=framed,
+        digest=digest(framed),
         clusters=tuple({sys.intern(name): None for route in routes for name in route.clusters}),
         origins=(
             *(Origin(part, ref, field) for ref, field in value.sources),

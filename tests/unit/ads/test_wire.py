@@ -38,8 +38,8 @@ COLLECTION = Collection.of(ResourceType.CLUSTER, [cluster("a"), cluster("b" * 10
 def test_a_state_of_the_world_response_is_read_by_betterproto() -> None:
     made = COLLECTION.content().sotw(itertools.count(7))
     message = betterproto.DiscoveryResponse.parse(made.payload)
-    assert message.version_info == made.version == COLLECTION.version
-    assert message.nonce == made.nonce == f"{made.version}-7"
+    assert message.version_info == COLLECTION.version
+    assert message.nonce == made.nonce == f"{COLLECTION.version}-7"
     assert message.type_url == CDS.url
     assert [entry.value for entry in message.resources] == [
         item.body for item in COLLECTION.by_name.values()
@@ -48,7 +48,8 @@ def test_a_state_of_the_world_response_is_read_by_betterproto() -> None:
 
 
 def test_a_delta_response_is_read_by_betterproto() -> None:
-    made = COLLECTION.content(frozenset({"a"}), ("gone", "too")).delta(itertools.count())
+    content = COLLECTION.content(frozenset({"a"}), ("gone", "too"))
+    made = content.delta(itertools.count())
     message = betterproto.DeltaDiscoveryResponse.parse(made.payload)
     assert [(entry.name, entry.version) for entry in message.resources] == [
         ("a", COLLECTION.by_name["a"].version)
@@ -57,15 +58,21 @@ def test_a_delta_response_is_read_by_betterproto() -> None:
     assert entry is not None
     assert entry.value == COLLECTION.by_name["a"].body
     assert message.removed_resources == ["gone", "too"]
-    assert message.system_version_info == made.version
+    assert message.system_version_info == content.version
 
 
 def test_another_nonce_goes_before_the_same_body() -> None:
-    made = COLLECTION.content().sotw(itertools.count())
-    again = betterproto.DiscoveryResponse.parse(made.with_nonce(type(made.nonce)("other")))
-    first = betterproto.DiscoveryResponse.parse(made.payload)
-    assert again.nonce == "other"
-    assert again.resources == first.resources
+    content = Collection(CDS.kind, COLLECTION.by_name).content()
+    sequences = itertools.count(3)
+    first = content.sotw(sequences)
+    again = content.sotw(sequences, after=first.sequence)
+    assert content.sotw(sequences, after=first.sequence) is again
+    messages = [betterproto.DiscoveryResponse.parse(made.payload) for made in (first, again)]
+    assert [message.nonce for message in messages] == [
+        f"{COLLECTION.version}-3",
+        f"{COLLECTION.version}-4",
+    ]
+    assert messages[0].resources == messages[1].resources
 
 
 def test_a_request_is_decoded_without_its_node() -> None:

@@ -1,0 +1,139 @@
+"""What classes have in common within one snapshot, made once for all that read the same.
+
+Owns the outbound clusters and listeners and the load assignments of narrowed classes. Must not
+know which proxies there are. The rule that is easy to break: what is made here is found by the
+narrowed class, and nothing but that class is handed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, Self
+
+from controlplane.model.diagnostics import Diagnostic
+from controlplane.model.snapshot import Snapshot
+from controlplane.translate.clusters import ClusterInput, outbound_cluster_inputs
+from controlplane.translate.endpoints import LoadAssignmentInput, load_assignment_input
+from controlplane.translate.listeners import (
+    ListenerInput,
+    outbound_conflicts,
+    outbound_listener_inputs,
+)
+from controlplane.translate.narrowing import (
+    Sights,
+    for_clusters,
+    for_listeners,
+    for_load_assignments,
+)
+from controlplane.translate.resources import Resource, Translated
+from controlplane.translate.scope import OutboundClass
+
+
+class Made(NamedTuple):
+    """Resources of one type by name, in wire order, and what was noticed while making them."""
+
+    by_name: dict[str, Resource]
+    diagnostics: tuple[Diagnostic, ...]
+
+    @classmethod
+    def of(cls, made: Iterable[Translated], *diagnostics: Diagnostic) -> Self:
+        """Return what was translated; the first of equal names wins."""
+        by_name: dict[str, Resource] = {}
+        noticed = list(diagnostics)
+        for translated in made:
+            noticed += translated.diagnostics
+            if translated.resource is not None:
+                by_name.setdefault(translated.resource.name, translated.resource)
+        return cls(by_name, tuple(noticed))
+
+    def followed_by(self, made: Iterable[Translated]) -> Made:
+        """Return this with more resources behind it."""
+        more = Made.of(made)
+        if not more.by_name and not more.diagnostics:
+            return self
+        return Made(
+            # The place and the value of a name that was there before stay.
+            {**self.by_name, **more.by_name, **self.by_name},
+            (*self.diagnostics, *more.diagnostics),
+        )
+
+
+class LoadAssignments:
+    """The load assignments of one narrowed class."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        cls: OutboundClass,
+        make: Callable[[LoadAssignmentInput], Translated],
+    ) -> None:
+        self._snapshot: Final = snapshot
+        self._cls: Final = cls
+        self._make: Final = make
+        self._known: Final[dict[str, Resource]] = {}
+
+    def of(self, cluster: str) -> Resource:
+        """Return a cluster's load assignment; an unknown cluster gives an empty one."""
+        found = self._known.get(cluster)
+        if found is None:
+            made = self._make(load_assignment_input(self._snapshot, self._cls, cluster))
+            found = self._known[cluster] = present(made)
+        return found
+
+
+class Outbound:
+    """The outbound resources of one snapshot, whose inputs `make_*` turn into bytes."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        sights: Sights,
+        *,
+        make_cluster: Callable[[ClusterInput], Translated],
+        make_listener: Callable[[ListenerInput], Translated],
+        make_load_assignment: Callable[[LoadAssignmentInput], Translated],
+    ) -> None:
+        self._snapshot: Final = snapshot
+        self._sights: Final = sights
+        self._make_cluster: Final = make_cluster
+        self._make_listener: Final = make_listener
+        self._make_load_assignment: Final = make_load_assignment
+        self._clusters: Final[dict[OutboundClass, Made]] = {}
+        self._listeners: Final[dict[OutboundClass, Made]] = {}
+        self._load_assignments: Final[dict[OutboundClass, LoadAssignments]] = {}
+
+    def clusters(self, cls: OutboundClass) -> Made:
+        """Return the outbound clusters of a class."""
+        narrowed = for_clusters(cls, self._sights)
+        found = self._clusters.get(narrowed)
+        if found is None:
+            inputs = outbound_cluster_inputs(self._snapshot, narrowed)
+            found = self._clusters[narrowed] = Made.of(map(self._make_cluster, inputs))
+        return found
+
+    def listeners(self, cls: OutboundClass) -> Made:
+        """Return the outbound listeners of a class, or those of a gateway."""
+        narrowed = for_listeners(cls, self._sights)
+        found = self._listeners.get(narrowed)
+        if found is None:
+            inputs = outbound_listener_inputs(self._snapshot, narrowed)
+            conflicts = outbound_conflicts(self._snapshot, narrowed)
+            found = Made.of(map(self._make_listener, inputs), *conflicts)
+            self._listeners[narrowed] = found
+        return found
+
+    def load_assignments(self, cls: OutboundClass) -> LoadAssignments:
+        """Return the load assignments of a class, each made when it is asked for."""
+        narrowed = for_load_assignments(cls, self._sights)
+        found = self._load_assignments.get(narrowed)
+        if found is None:
+            found = LoadAssignments(self._snapshot, narrowed, self._make_load_assignment)
+            self._load_assignments[narrowed] = found
+        return found
+
+
+def present(made: Translated) -> Resource:
+    """Return the resource of a translation that always gives one."""
+    if made.resource is None:
+        raise AssertionError("routes and load assignments are never absent")
+    return made.resource
