@@ -1,7 +1,6 @@
 """`pylot iptables`: the command line of traffic capture.
 
-Owns: the flags of istio-iptables by short and long name, their environment variables, and what is
-printed.
+Owns: the defaults of the flags, what is printed and the exit code.
 Must not know: rules. Flags become text in `CaptureFlags`, and are judged in one place there.
 Easy to break: flags are strings even where they are numbers, so that a wrong one is refused by our
 own sentence, and all the wrong ones at once.
@@ -10,7 +9,7 @@ own sentence, and all the wrong ones at once.
 import os
 import pwd
 import re
-from typing import Annotated, Final, NoReturn
+from typing import Final, NoReturn
 
 import typer
 
@@ -28,18 +27,8 @@ from controlplane.capture.render import restore_text
 from controlplane.capture.rules import Family, capture_rules
 from controlplane.capture.shell import Shell, Variant
 from controlplane.capture.validation import validate
-from controlplane.cli.iptables_options import (
-    DNS,
-    HELP,
-    INBOUND,
-    OUTBOUND,
-    RUN,
-    SHORT_HELP,
-    WHERE,
-    IptablesCommand,
-    switch_option,
-    text_option,
-)
+from controlplane.cli import iptables_flags as flag
+from controlplane.cli.iptables_options import HELP, SHORT_HELP, IptablesCommand
 from controlplane.errors import PylotError, UsageError
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
@@ -53,356 +42,46 @@ def register(app: typer.Typer) -> None:
 
 def iptables(
     *,
-    envoy_port: Annotated[
-        str,
-        text_option(
-            "-p",
-            "--envoy-port",
-            metavar="PORT",
-            panel=WHERE,
-            about="Port of the proxy's outbound listener.",
-        ),
-    ] = "15001",
-    inbound_capture_port: Annotated[
-        str,
-        text_option(
-            "-z",
-            "--inbound-capture-port",
-            metavar="PORT",
-            panel=WHERE,
-            env="INBOUND_CAPTURE_PORT",
-            about="Port of the proxy's inbound listener; never that of -p.",
-        ),
-    ] = "15006",
-    inbound_tunnel_port: Annotated[
-        str,
-        text_option(
-            "-e",
-            "--inbound-tunnel-port",
-            metavar="PORT",
-            panel=WHERE,
-            env="INBOUND_TUNNEL_PORT",
-            about="Port of the proxy's tunnel (HBONE), which is reached directly.",
-        ),
-    ] = "15008",
-    proxy_uid: Annotated[
-        str,
-        text_option(
-            "-u",
-            "--proxy-uid",
-            metavar="USERS",
-            panel=WHERE,
-            env="PROXY_UID",
-            about="The proxy's users, which are not captured: numbers or names, separated by "
-            "commas. By default the user ENVOY_USER (istio-proxy), else 1337.",
-        ),
-    ] = "",
-    proxy_gid: Annotated[
-        str,
-        text_option(
-            "-g",
-            "--proxy-gid",
-            metavar="GROUPS",
-            panel=WHERE,
-            env="PROXY_GID",
-            about="The proxy's groups, which are not captured; by default the numbers of -u.",
-        ),
-    ] = "",
-    mode: Annotated[
-        str,
-        text_option(
-            "-m",
-            "--istio-inbound-interception-mode",
-            metavar="MODE",
-            panel=WHERE,
-            env="ISTIO_INBOUND_INTERCEPTION_MODE",
-            about="REDIRECT changes the destination; TPROXY keeps the caller's address too, and "
-            "needs a proxy with CAP_NET_ADMIN.",
-        ),
-    ] = "REDIRECT",
-    tproxy_mark: Annotated[
-        str,
-        text_option(
-            "-t",
-            "--istio-inbound-tproxy-mark",
-            metavar="MARK",
-            panel=WHERE,
-            env="ISTIO_INBOUND_TPROXY_MARK",
-            about="TPROXY: mark of captured packets.",
-        ),
-    ] = "1337",
-    tproxy_route_table: Annotated[
-        str,
-        text_option(
-            "-r",
-            "--istio-inbound-tproxy-route-table",
-            metavar="TABLE",
-            panel=WHERE,
-            env="ISTIO_INBOUND_TPROXY_ROUTE_TABLE",
-            about="TPROXY: routing table of captured packets.",
-        ),
-    ] = "133",
-    inbound_ports: Annotated[
-        str,
-        text_option(
-            "-b",
-            "--istio-inbound-ports",
-            metavar="PORTS",
-            panel=INBOUND,
-            env="ISTIO_INBOUND_PORTS",
-            about="Inbound ports to capture: 8080,9000:9010 or '*' for all.",
-        ),
-    ] = "",
-    exclude_inbound_ports: Annotated[
-        str,
-        text_option(
-            "-d",
-            "--istio-local-exclude-ports",
-            metavar="PORTS",
-            panel=INBOUND,
-            env="ISTIO_LOCAL_EXCLUDE_PORTS",
-            about="With -b '*': inbound ports not to capture.",
-        ),
-    ] = "",
-    exclude_interfaces: Annotated[
-        str,
-        text_option(
-            "-c",
-            "--istio-exclude-interfaces",
-            metavar="NAMES",
-            panel=INBOUND,
-            env="ISTIO_EXCLUDE_INTERFACES",
-            about="Network interfaces not to capture, inbound and outbound.",
-        ),
-    ] = "",
-    virtual_interfaces: Annotated[
-        str,
-        text_option(
-            "-k",
-            "--kube-virt-interfaces",
-            metavar="NAMES",
-            panel=INBOUND,
-            env="KUBE_VIRT_INTERFACES",
-            about="Interfaces of virtual machines inside the pod: what comes in from them is "
-            "captured as outbound.",
-        ),
-    ] = "",
-    drop_invalid: Annotated[
-        bool,
-        switch_option(
-            "--drop-invalid",
-            panel=INBOUND,
-            env="INVALID_DROP",
-            about="Drop packets that belong to no known connection, instead of having them "
-            "answered with a reset.",
-        ),
-    ] = False,
-    outbound_ranges: Annotated[
-        str,
-        text_option(
-            "-i",
-            "--istio-service-cidr",
-            metavar="RANGES",
-            panel=OUTBOUND,
-            env="ISTIO_SERVICE_CIDR",
-            about="Outbound address ranges to capture: 10.0.0.0/8,fd00::/8 or '*' for all.",
-        ),
-    ] = "",
-    exclude_outbound_ranges: Annotated[
-        str,
-        text_option(
-            "-x",
-            "--istio-service-exclude-cidr",
-            metavar="RANGES",
-            panel=OUTBOUND,
-            env="ISTIO_SERVICE_EXCLUDE_CIDR",
-            about="Outbound address ranges not to capture; wins over -i and -q.",
-        ),
-    ] = "",
-    outbound_ports: Annotated[
-        str,
-        text_option(
-            "-q",
-            "--istio-outbound-ports",
-            metavar="PORTS",
-            panel=OUTBOUND,
-            env="ISTIO_OUTBOUND_PORTS",
-            about="Outbound ports to capture towards any address, beside what -i captures.",
-        ),
-    ] = "",
-    exclude_outbound_ports: Annotated[
-        str,
-        text_option(
-            "-o",
-            "--istio-local-outbound-ports-exclude",
-            metavar="PORTS",
-            panel=OUTBOUND,
-            env="ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE",
-            about="Outbound ports not to capture; wins over everything.",
-        ),
-    ] = "",
-    owner_groups: Annotated[
-        str,
-        text_option(
-            "--outbound-owner-groups",
-            metavar="GROUPS",
-            panel=OUTBOUND,
-            env="ISTIO_OUTBOUND_OWNER_GROUPS",
-            about="Only the connections of these groups' processes are captured; '*' for all.",
-        ),
-    ] = "*",
-    exclude_owner_groups: Annotated[
-        str,
-        text_option(
-            "--outbound-owner-groups-exclude",
-            metavar="GROUPS",
-            panel=OUTBOUND,
-            env="ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
-            about="Groups whose processes' connections are not captured.",
-        ),
-    ] = "",
-    loopback_range: Annotated[
-        str,
-        text_option(
-            "--outbound-ipv4-loopback-cidr",
-            metavar="RANGE",
-            panel=OUTBOUND,
-            env="ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
-            about="IPv4 addresses that mean the application itself.",
-        ),
-    ] = "127.0.0.1/32",
-    redirect_dns: Annotated[
-        bool,
-        switch_option(
-            "--redirect-dns",
-            panel=DNS,
-            env="ISTIO_META_DNS_CAPTURE",
-            about="Send queries to the host's DNS servers (UDP and TCP) to the agent, port 15053.",
-        ),
-    ] = False,
-    capture_all_dns: Annotated[
-        bool,
-        switch_option(
-            "--capture-all-dns",
-            panel=DNS,
-            env="CAPTURE_ALL_DNS",
-            about="With --redirect-dns: queries to any server.",
-        ),
-    ] = False,
-    dual_stack: Annotated[
-        bool,
-        switch_option(
-            "--dual-stack",
-            env="ISTIO_DUAL_STACK",
-            about="Make IPv6 rules on a host that has IPv4 addresses too.",
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        switch_option(
-            "--dry-run",
-            "-n",
-            env="DRY_RUN",
-            about="Change nothing; print the input of iptables-restore, '# ipv4' then '# ipv6'.",
-        ),
-    ] = False,
-    cleanup_only: Annotated[
-        bool,
-        switch_option(
-            "--cleanup-only",
-            env="CLEANUP_ONLY",
-            about="Take away every rule and route of an earlier run, whatever its flags were.",
-        ),
-    ] = False,
-    network_namespace: Annotated[
-        str,
-        text_option(
-            "--network-namespace",
-            metavar="NAME",
-            panel=RUN,
-            env="NETWORK_NAMESPACE",
-            about="Work in this network namespace: a name of `ip netns`, or a path.",
-        ),
-    ] = "",
-    force_iptables_binary: Annotated[
-        str,
-        text_option(
-            "--force-iptables-binary",
-            metavar="VARIANT",
-            panel=RUN,
-            env="FORCE_IPTABLES_BINARY",
-            about="nft or legacy: use iptables-nft or iptables-legacy, not the host's default.",
-        ),
-    ] = "",
-    force_apply: Annotated[
-        bool,
-        switch_option(
-            "--force-apply", env="FORCE_APPLY", about="Load the rules even when they are in place."
-        ),
-    ] = False,
-    skip_rule_apply: Annotated[
-        bool,
-        switch_option("--skip-rule-apply", env="SKIP_RULE_APPLY", about="Do not load rules."),
-    ] = False,
-    run_validation: Annotated[
-        bool,
-        switch_option(
-            "--run-validation",
-            env="RUN_VALIDATION",
-            about="Afterwards make a connection and see that it is captured.",
-        ),
-    ] = False,
-    probe_port: Annotated[
-        str,
-        text_option(
-            "--iptables-probe-port",
-            metavar="PORT",
-            panel=RUN,
-            env="IPTABLES_PROBE_PORT",
-            about="Port that --run-validation connects to.",
-        ),
-    ] = "15002",
-    probe_timeout: Annotated[
-        str,
-        text_option(
-            "--probe-timeout",
-            metavar="TIME",
-            panel=RUN,
-            env="PROBE_TIMEOUT",
-            about="How long --run-validation waits, as 500ms, 5s or 1m.",
-        ),
-    ] = "5s",
-    cni_mode: Annotated[
-        bool,
-        switch_option(
-            "--cni-mode",
-            env="CNI_MODE",
-            about="For a CNI plugin: do not wait for iptables of other pods on the host.",
-        ),
-    ] = False,
-    reconcile: Annotated[
-        bool,
-        switch_option("--reconcile", hidden=True, about="Always so."),
-    ] = True,
-    restore_format: Annotated[
-        bool, switch_option("--restore-format", "-f", hidden=True, about="Always so.")
-    ] = True,
-    trace_logging: Annotated[
-        bool,
-        switch_option("--iptables-trace-logging", hidden=True, about="Has no effect."),
-    ] = False,
-    host_nsenter_exec: Annotated[
-        bool, switch_option("--host-nsenter-exec", hidden=True, about="Always so.")
-    ] = False,
-    native_nftables: Annotated[
-        bool, switch_option("--native-nftables", hidden=True, about="Not available.")
-    ] = False,
-    log_output_level: Annotated[
-        str, text_option("--log_output_level", panel=RUN, hidden=True, about="Has no effect.")
-    ] = "",
-    log_as_json: Annotated[
-        bool, switch_option("--log_as_json", hidden=True, about="Has no effect.")
-    ] = False,
+    envoy_port: flag.EnvoyPort = "15001",
+    inbound_capture_port: flag.InboundCapturePort = "15006",
+    inbound_tunnel_port: flag.InboundTunnelPort = "15008",
+    proxy_uid: flag.ProxyUid = "",
+    proxy_gid: flag.ProxyGid = "",
+    mode: flag.Mode = "REDIRECT",
+    tproxy_mark: flag.TproxyMark = "1337",
+    tproxy_route_table: flag.TproxyRouteTable = "133",
+    inbound_ports: flag.InboundPorts = "",
+    exclude_inbound_ports: flag.ExcludeInboundPorts = "",
+    exclude_interfaces: flag.ExcludeInterfaces = "",
+    virtual_interfaces: flag.VirtualInterfaces = "",
+    drop_invalid: flag.DropInvalid = False,
+    outbound_ranges: flag.OutboundRanges = "",
+    exclude_outbound_ranges: flag.ExcludeOutboundRanges = "",
+    outbound_ports: flag.OutboundPorts = "",
+    exclude_outbound_ports: flag.ExcludeOutboundPorts = "",
+    owner_groups: flag.OwnerGroups = "*",
+    exclude_owner_groups: flag.ExcludeOwnerGroups = "",
+    loopback_range: flag.LoopbackRange = "127.0.0.1/32",
+    redirect_dns: flag.RedirectDns = False,
+    capture_all_dns: flag.CaptureAllDns = False,
+    dual_stack: flag.DualStack = False,
+    dry_run: flag.DryRun = False,
+    cleanup_only: flag.CleanupOnly = False,
+    network_namespace: flag.NetworkNamespace = "",
+    force_iptables_binary: flag.ForceIptablesBinary = "",
+    force_apply: flag.ForceApply = False,
+    skip_rule_apply: flag.SkipRuleApply = False,
+    run_validation: flag.RunValidation = False,
+    probe_port: flag.ProbePort = "15002",
+    probe_timeout: flag.ProbeTimeout = "5s",
+    cni_mode: flag.CniMode = False,
+    reconcile: flag.Reconcile = True,
+    restore_format: flag.RestoreFormat = True,
+    trace_logging: flag.TraceLogging = False,
+    host_nsenter_exec: flag.HostNsenterExec = False,
+    native_nftables: flag.NativeNftables = False,
+    log_output_level: flag.LogOutputLevel = "",
+    log_as_json: flag.LogAsJson = False,
 ) -> None:
     """Send a pod's connections through its sidecar, by iptables."""
     try:

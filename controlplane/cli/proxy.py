@@ -1,6 +1,6 @@
 """`pylot proxy`: the command line of the agent.
 
-Owns the arguments of every generation of pilot-agent. Must not know what they do.
+Owns how the arguments of every generation of pilot-agent are read. Must not know what they do.
 Easy to break: an argument that means nothing any more is accepted with a warning, with its value
 as the next word or after `=`; a pod template of an old installation must still start.
 """
@@ -14,6 +14,9 @@ from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand
+
+from controlplane.cli import proxy_flags as flag
+from controlplane.cli.proxy_flags import OBSOLETE, REASONS
 
 HELP: Final = """
 Run an Envoy for a pod or a gateway: bootstrap, health, metrics, DNS, drain.
@@ -38,33 +41,6 @@ go elsewhere, and ends when they are gone or the time (--drainDuration) is over.
 Exit code 0: ended as told. 1: Envoy or a port could not be had. 2: an argument is wrong.
 """
 
-# Arguments without a meaning today, and whether a value follows.
-OBSOLETE: Final = {
-    **dict.fromkeys(
-        "--applicationPorts --availabilityZone --controlPlaneBootstrap --ctrlz_address "
-        "--ctrlz_port --datadogAgentAddress --envoyAccessLogService --envoyMetricsService "
-        "--discoveryRefreshDelay --kubeAppProberConfig --lightstepAccessToken "
-        "--lightstepAddress --lightstepCacertPath "
-        "--log_rotate --log_rotate_max_age --log_rotate_max_backups --log_rotate_max_size "
-        "--log_stacktrace_level --log_target --mixerIdentity --outlierLogPath "
-        "--parentShutdownDuration --pilotIdentity --proxyLogPath --registry --serviceregistry "
-        "--statsdUdpAddress --stsPort --templateFile --tlsCertsToWatch --tokenManagerPlugin "
-        "--trust-domain --tracingServiceName --vklog --zipkinAddress".split(),
-        True,
-    ),
-    **dict.fromkeys(
-        "--bootstrapv2 --disableInternalTelemetry --lightstepSecure --log_caller --profiling "
-        "--proxyBootstrapTemplate".split(),
-        False,
-    ),
-}
-REASONS: Final = {
-    "--parentShutdownDuration": "Envoy is not restarted hot",
-    "--stsPort": "there is no token exchange",
-    "--zipkinAddress": "tracing is a matter of the control plane",
-    "--trust-domain": "this agent has no certificates yet",
-    "--applicationPorts": "readiness no longer depends on the application's ports",
-}
 WARNINGS: Final = "controlplane.proxy.warnings"
 _TRUTH: Final = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 _LEVELS: Final = {
@@ -140,11 +116,6 @@ def log_level(text: str) -> Any:
     return found
 
 
-def option(name: str, about: str, *, metavar: str = "TEXT") -> Any:
-    """An option with a value; the agent itself judges it, so that the sentence is ours."""
-    return typer.Option(name, help=about, metavar=metavar, show_default=False)
-
-
 def register(app: typer.Typer) -> None:
     """Add the command to a Typer application."""
     app.command(
@@ -156,91 +127,33 @@ def proxy(
     ctx: typer.Context,
     role: Annotated[str, typer.Argument(help="sidecar or router.", metavar="ROLE")] = "sidecar",
     *,
-    domain: Annotated[str, option("--domain", "DNS domain of the pod: NAMESPACE.svc.DOMAIN.")] = "",
-    discovery_address: Annotated[
-        str,
-        option("--discoveryAddress", "The control plane.", metavar="HOST:PORT|unix:PATH"),
-    ] = "",
-    service_cluster: Annotated[
-        str, option("--serviceCluster", "Name of the service in traces and statistics.")
-    ] = "",
-    concurrency: Annotated[
-        str, option("--concurrency", "Worker threads; 0: one per processor.", metavar="NUMBER")
-    ] = "",
-    drain_duration: Annotated[
-        str,
-        option("--drainDuration", "How long connections may take to go.", metavar="DURATION"),
-    ] = "",
-    termination_drain_duration: Annotated[
-        str,
-        option("--terminationDrainDuration", "The same, for the agent alone.", metavar="DURATION"),
-    ] = "",
-    proxy_admin_port: Annotated[
-        str, option("--proxyAdminPort", "Envoy's admin interface, 15000.", metavar="PORT")
-    ] = "",
-    proxy_admin_socket: Annotated[
-        str, option("--proxyAdminSocket", "A unix socket for it instead.", metavar="PATH")
-    ] = "",
-    status_port: Annotated[
-        str,
-        option("--statusPort", "The agent's own port, 15020; 0: none.", metavar="PORT"),
-    ] = "",
-    config_path: Annotated[
-        str, option("--configPath", "Directory for the bootstrap.", metavar="DIR")
-    ] = "",
-    binary_path: Annotated[str, option("--binaryPath", "Envoy's program.", metavar="FILE")] = "",
-    custom_config_file: Annotated[
-        str, option("--customConfigFile", "A bootstrap to use instead.", metavar="FILE")
-    ] = "",
-    mesh_config: Annotated[
-        Path,
-        typer.Option("--meshConfig", help="File with MeshConfig, read for its defaultConfig."),
-    ] = Path("./etc/istio/config/mesh"),
-    proxy_log_level: Annotated[
-        str, option("--proxyLogLevel", "Envoy's log level.", metavar="LEVEL")
-    ] = "",
-    proxy_component_log_level: Annotated[
-        str, option("--proxyComponentLogLevel", "The same by component: misc:error,...")
-    ] = "",
-    log_output_level: Annotated[
-        str, option("--log_output_level", "The agent's log level.", metavar="LEVEL")
-    ] = "",
-    log_as_json: Annotated[
-        bool, typer.Option("--log_as_json", help="The agent's log as JSON.")
-    ] = False,
-    connect_timeout: Annotated[
-        str,
-        option("--connectTimeout", "For the control plane's connection.", metavar="DURATION"),
-    ] = "",
-    dns_refresh_rate: Annotated[
-        str,
-        option("--dnsRefreshRate", "For the control plane's name.", metavar="DURATION"),
-    ] = "",
-    auth_policy: Annotated[
-        str,
-        option("--controlPlaneAuthPolicy", "NONE or MUTUAL_TLS.", metavar="POLICY"),
-    ] = "",
-    instance_ip: Annotated[
-        str, option("--ip", "Address of the pod, for INSTANCE_IP.", metavar="IP")
-    ] = "",
-    instance_id: Annotated[
-        str, option("--id", "Name in the node id, for POD_NAME.POD_NAMESPACE.")
-    ] = "",
-    proxy_uid: Annotated[
-        str, option("--proxyUid", "User of Envoy when we are root, 1337.", metavar="UID")
-    ] = "",
-    proxy_gid: Annotated[
-        str, option("--proxyGid", "Group of Envoy when we are root, 1337.", metavar="GID")
-    ] = "",
-    sotw: Annotated[
-        bool, typer.Option("--sotw", help="State-of-the-world xDS in the place of delta.")
-    ] = False,
-    pod_directory: Annotated[
-        Path, typer.Option("--pod-directory", help="Files of the downward API.", hidden=True)
-    ] = Path("/etc/istio/pod"),
-    bootstrap_only: Annotated[
-        bool, typer.Option("--bootstrap-only", help="Print the bootstrap, and run nothing.")
-    ] = False,
+    domain: flag.Domain = "",
+    discovery_address: flag.DiscoveryAddress = "",
+    service_cluster: flag.ServiceCluster = "",
+    concurrency: flag.Concurrency = "",
+    drain_duration: flag.DrainDuration = "",
+    termination_drain_duration: flag.TerminationDrainDuration = "",
+    proxy_admin_port: flag.ProxyAdminPort = "",
+    proxy_admin_socket: flag.ProxyAdminSocket = "",
+    status_port: flag.StatusPort = "",
+    config_path: flag.ConfigPath = "",
+    binary_path: flag.BinaryPath = "",
+    custom_config_file: flag.CustomConfigFile = "",
+    mesh_config: flag.MeshConfig = Path("./etc/istio/config/mesh"),
+    proxy_log_level: flag.ProxyLogLevel = "",
+    proxy_component_log_level: flag.ProxyComponentLogLevel = "",
+    log_output_level: flag.LogOutputLevel = "",
+    log_as_json: flag.LogAsJson = False,
+    connect_timeout: flag.ConnectTimeout = "",
+    dns_refresh_rate: flag.DnsRefreshRate = "",
+    auth_policy: flag.AuthPolicy = "",
+    instance_ip: flag.InstanceIp = "",
+    instance_id: flag.InstanceId = "",
+    proxy_uid: flag.ProxyUid = "",
+    proxy_gid: flag.ProxyGid = "",
+    sotw: flag.Sotw = False,
+    pod_directory: flag.PodDirectory = Path("/etc/istio/pod"),
+    bootstrap_only: flag.BootstrapOnly = False,
 ) -> None:
     """See HELP."""
     from controlplane.agent.agent_bootstrap import agent_bootstrap_json

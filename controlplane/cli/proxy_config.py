@@ -1,13 +1,15 @@
 """`pylot proxy-config` (`pc`): what an Envoy runs.
 
-Owns the flags. Rows, dumps and requests live in modules of their own.
+Owns the flags: those of all commands stand once, at `load`. Rows, dumps and requests live in
+modules of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -43,11 +45,23 @@ Address = Annotated[str, typer.Option(help="Only this IP address.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Only this port.")]
 Name = Annotated[str, typer.Option(help="Only this name.")]
 
+Show = Callable[..., None]
+"""Prints a dump, as the further options say."""
 
-def _load(
-    pod: str, file: str, admin: str, control_plane: str, token: Path | None, *, live: bool = False
+
+def load(
+    pod: Pod = "",
+    *,
+    file: File = "",
+    admin: Admin = "",
+    control_plane: Control = DEFAULT_CONTROL_PLANE,
+    debug_token_file: Token = None,
+    live: bool = False,
 ) -> Any:
-    """Return the dump that the flags choose; `live` also asks an Envoy for endpoint health."""
+    """Return the dump that the options choose; `live` also asks an Envoy for endpoint health.
+
+    Raises UsageError when they name more than one.
+    """
     from controlplane.cli.control_plane import ControlPlane, fetch_json
     from controlplane.cli.envoy_dump import parse_dump, read_dump
     from controlplane.errors import UsageError
@@ -58,7 +72,7 @@ def _load(
     if file:
         return read_dump(file)
     if pod:
-        data = ControlPlane(control_plane, token).dump(pod)
+        data = ControlPlane(control_plane, debug_token_file).dump(pod)
         return parse_dump(data, where=f"the dump of {pod}")
     base = admin or DEFAULT_ADMIN
     hint = (
@@ -70,34 +84,47 @@ def _load(
     return parse_dump(data, where=base, statuses=statuses)
 
 
-@app.command()
-def bootstrap(
-    pod: Pod = "",
-    *,
-    file: File = "",
-    admin: Admin = "",
-    control_plane: Control = DEFAULT_CONTROL_PLANE,
-    debug_token_file: Token = None,
-    output: Output = "json",
-) -> None:
+SOURCE: Final = tuple(
+    parameter
+    for parameter in inspect.signature(load, eval_str=True).parameters.values()
+    if parameter.name != "live"
+)
+"""The options of every command here, which say whose dump it shows."""
+
+
+def shows(name: str, *, live: bool = False) -> Callable[[Show], Show]:
+    """Make a command out of a function that shows a dump; it gets the options of `SOURCE` too."""
+
+    def register(show: Show) -> Show:
+        _, *own = inspect.signature(show, eval_str=True).parameters.values()
+
+        def command(**given: Any) -> None:
+            source = {option.name: given.pop(option.name) for option in SOURCE}
+            show(load(**source, live=live), **given)
+
+        # Typer reads the options of a command from its signature.
+        vars(command)["__signature__"] = inspect.Signature([*SOURCE, *own])
+        app.command(name, help=show.__doc__)(command)
+        return show
+
+    return register
+
+
+@shows("bootstrap")
+def bootstrap(dump: Any, *, output: Output = "json") -> None:
     """Show the bootstrap configuration."""
     from controlplane.cli.envoy_rows import BOOTSTRAP_COLUMNS, bootstrap_rows
 
-    dump = _load(pod, file, admin, control_plane, debug_token_file)
     if output == "short":
         print_table(BOOTSTRAP_COLUMNS, bootstrap_rows(dump.bootstrap))
     else:
         print_data(dump.bootstrap, output)
 
 
-@app.command()
+@shows("listener")
 def listener(
-    pod: Pod = "",
+    dump: Any,
     *,
-    file: File = "",
-    admin: Admin = "",
-    control_plane: Control = DEFAULT_CONTROL_PLANE,
-    debug_token_file: Token = None,
     address: Address = "",
     port: Port = 0,
     type_: Annotated[
@@ -110,7 +137,6 @@ def listener(
     """Show listeners: what each filter chain matches and where it leads."""
     from controlplane.cli import envoy_rows as rows
 
-    dump = _load(pod, file, admin, control_plane, debug_token_file)
     asked = rows.Filter(address=address, port=port, type=type_, name=name)
     found = rows.select_listeners(dump.listeners, asked)
     if output != "short":
@@ -121,14 +147,10 @@ def listener(
         print_table(rows.LISTENER_BRIEF, rows.listener_type_rows(found))
 
 
-@app.command()
+@shows("cluster")
 def cluster(
-    pod: Pod = "",
+    dump: Any,
     *,
-    file: File = "",
-    admin: Admin = "",
-    control_plane: Control = DEFAULT_CONTROL_PLANE,
-    debug_token_file: Token = None,
     fqdn: Annotated[str, typer.Option(help="Only this host.")] = "",
     port: Port = 0,
     subset: Annotated[
@@ -141,7 +163,6 @@ def cluster(
     """Show clusters."""
     from controlplane.cli import envoy_rows as rows
 
-    dump = _load(pod, file, admin, control_plane, debug_token_file)
     asked = rows.Filter(fqdn=fqdn, port=port, subset=subset, direction=direction, name=name)
     found = rows.select_clusters(dump.clusters, asked)
     if output != "short":
@@ -150,14 +171,10 @@ def cluster(
         print_table(rows.CLUSTER_COLUMNS, rows.cluster_rows(found))
 
 
-@app.command()
+@shows("route")
 def route(
-    pod: Pod = "",
+    dump: Any,
     *,
-    file: File = "",
-    admin: Admin = "",
-    control_plane: Control = DEFAULT_CONTROL_PLANE,
-    debug_token_file: Token = None,
     name: Name = "",
     verbose: Verbose = True,
     output: Output = "short",
@@ -165,7 +182,6 @@ def route(
     """Show routes."""
     from controlplane.cli import envoy_rows as rows
 
-    dump = _load(pod, file, admin, control_plane, debug_token_file)
     found = rows.select_routes(dump.routes, rows.Filter(name=name))
     if output != "short":
         print_data(found, output)
@@ -175,14 +191,10 @@ def route(
         print_table(rows.ROUTE_BRIEF, rows.route_count_rows(found))
 
 
-@app.command()
+@shows("endpoint", live=True)
 def endpoint(
-    pod: Pod = "",
+    dump: Any,
     *,
-    file: File = "",
-    admin: Admin = "",
-    control_plane: Control = DEFAULT_CONTROL_PLANE,
-    debug_token_file: Token = None,
     address: Address = "",
     port: Port = 0,
     cluster: Annotated[str, typer.Option(help="Only this cluster, by its full name.")] = "",
@@ -193,7 +205,6 @@ def endpoint(
     from controlplane.cli.envoy_hosts import ENDPOINT_COLUMNS, endpoint_rows
     from controlplane.cli.envoy_rows import Filter
 
-    dump = _load(pod, file, admin, control_plane, debug_token_file, live=True)
     asked = Filter(address=address, port=port, cluster=cluster, status=status)
     found = endpoint_rows(dump, asked)
     if output != "short":
@@ -202,19 +213,9 @@ def endpoint(
         print_table(ENDPOINT_COLUMNS, found)
 
 
-@app.command()
-def secret(
-    pod: Pod = "",
-    *,
-    file: File = "",
-    admin: Admin = "",
-    control_plane: Control = DEFAULT_CONTROL_PLANE,
-    debug_token_file: Token = None,
-    name: Name = "",
-    output: Output = "short",
-) -> None:
+@shows("secret")
+def secret(dump: Any, *, name: Name = "", output: Output = "short") -> None:
     """Show certificates; private keys are never shown."""
-    dump = _load(pod, file, admin, control_plane, debug_token_file)
     if output != "short":
         chosen = [found for found in dump.secrets if name in ("", found.name)]
         print_data([dict(found.body) for found in chosen], output)
@@ -233,14 +234,10 @@ def _secret_rows(dump: Any, asked: Any) -> Iterator[tuple[object, ...]]:
     return secret_rows(dump.secrets, asked, now=datetime.datetime.now(tz=datetime.UTC))
 
 
-@app.command("all")
+@shows("all", live=True)
 def everything(
-    pod: Pod = "",
+    dump: Any,
     *,
-    file: File = "",
-    admin: Admin = "",
-    control_plane: Control = DEFAULT_CONTROL_PLANE,
-    debug_token_file: Token = None,
     fqdn: Annotated[str, typer.Option(help="Only clusters of this host.")] = "",
     port: Port = 0,
     name: Annotated[str, typer.Option(help="Only the route configuration of this name.")] = "",
@@ -250,7 +247,6 @@ def everything(
     from controlplane.cli import envoy_hosts as hosts
     from controlplane.cli import envoy_rows as rows
 
-    dump = _load(pod, file, admin, control_plane, debug_token_file, live=True)
     at_port = rows.Filter(port=port)
     clusters = rows.select_clusters(dump.clusters, rows.Filter(port=port, fqdn=fqdn))
     listeners = rows.select_listeners(dump.listeners, at_port)
