@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import random
 from collections.abc import Callable
 from typing import Final
@@ -27,7 +28,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     candidates: int
     loss: float  # of a request or of its answer
     delay: float  # seconds at most, each way
-    crashes: float  # per candidate and second
+    crashes: float  # per candidate and step
+    cuts: float  # of a candidate's network for a while, per step
     rates: tuple[float, ...]
     offsets: tuple[float, ...]
 
@@ -37,10 +39,11 @@ WORLDS: Final = st.builds(
     World,
     seed=st.integers(0, 2**32),
     candidates=st.integers(2, 3),
-    loss=st.sampled_from((0.0, 0.1, 0.4, 0.8)),
-    delay=st.sampled_from((0.01, 0.5, 3.0, 12.0)),
+    loss=st.sampled_from((0.0, 0.1, 0.5)),
+    delay=st.sampled_from((0.01, 1.0, 2.5, 4.0, 12.0)),
     crashes=st.sampled_from((0.0, 0.01, 0.05)),
-    rates=st.tuples(*[st.floats(0.85, 1.25)] * 3),
+    cuts=st.sampled_from((0.0, 0.05, 0.2)),
+    rates=st.tuples(*[st.sampled_from((0.85, 1.0, 1.25))] * 3),
     offsets=st.tuples(*[st.floats(-1e6, 1e6)] * 3),
 )
 
@@ -70,6 +73,7 @@ class Candidate:
         self._rate = world.rates[number]
         self._offset = world.offsets[number]
         self.random = random.Random(world.seed + number)
+        self.cut_until = 0.0  # real time
         self.life = 0
         self.election = self._new()
 
@@ -123,8 +127,10 @@ class Simulation:
     def _later(self, delay: float, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (self.now + delay, next(self._order), event))
 
-    def _lost(self) -> bool:
-        return not self._calm and self._random.random() < self.world.loss
+    def _lost(self, candidate: Candidate) -> bool:
+        if self._calm:
+            return False
+        return self.now < candidate.cut_until or self._random.random() < self.world.loss
 
     def _delay(self) -> float:
         return self._random.random() * (0.01 if self._calm else self.world.delay)
@@ -133,6 +139,8 @@ class Simulation:
         if not self._calm and self._random.random() < self.world.crashes:
             self._crash(candidate)
             return
+        if self._random.random() < self.world.cuts:
+            candidate.cut_until = self.now + self._random.random() * 30
         step = candidate.election.next(candidate.clock(self.now))
         match step:
             case Pause():
@@ -148,7 +156,7 @@ class Simulation:
     def _crash(self, candidate: Candidate) -> None:
         """Half of the time in order, with a release that may be lost; half of the time not."""
         release = candidate.election.resign() if self._random.random() < 0.5 else None
-        if release is not None and not self._lost():
+        if release is not None and not self._lost(candidate):
             self._later(self._delay(), lambda: self._apply(release))
         candidate.restart()
         self._later(self._random.random() * 10, lambda: self._step(candidate))
@@ -186,15 +194,15 @@ class Simulation:
 
         def reach() -> None:
             found = self.server.lease if isinstance(step, Get) else self._apply(step)
-            if not self._lost():
+            if not self._lost(candidate):
                 self._later(self._delay(), lambda: answer(found))
 
-        if not self._lost():
+        if not self._lost(candidate):
             self._later(self._delay(), reach)
         self._later(candidate.real(candidate.clock(asked) + TIMEOUT) - self.now, give_up)
 
 
-@settings(max_examples=150)
+@settings(max_examples=int(500 * float(os.environ.get("PYLOT_SOAK") or 1)))
 @given(WORLDS)
 def test_never_two_lead_and_always_one_in_the_end(world: World) -> None:
     """Whatever happens, at most one leads; when it is over, one does and stays."""
