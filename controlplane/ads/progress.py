@@ -123,8 +123,8 @@ def _of_stream(
     rejected: list[RejectionStatus] = []
     for info in TYPES:
         watch = stream.session.watches.get(info.kind)
-        asked = _asked(stream, watch)
-        expected = _expected(stream, info.kind, watch, names, now)
+        asked = asked_by(stream, watch)
+        expected = expected_of(stream, info.kind, watch, names, now)
         if expected is None:
             continue
         accepted = watch.accepted if watch is not None else None
@@ -165,14 +165,14 @@ def _of_stream(
     )
 
 
-def _asked(stream: Stream, watch: Watch | None) -> Names | None:
+def asked_by(stream: Stream, watch: Watch | None) -> Names | None:
     """The names that a stream subscribes to, None for everything."""
     if watch is None or watch.wildcard:
         return None
     return watch.names.names
 
 
-def _expected(
+def expected_of(
     stream: Stream, kind: ResourceType, watch: Watch | None, names: NameSets, now: float
 ) -> Collection | None:
     """Return what a stream shall hold of a type, None when it never asks for that type."""

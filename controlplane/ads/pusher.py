@@ -17,6 +17,7 @@ from controlplane.ads.classes import ClassState, Pending, Stream
 from controlplane.ads.delta import DeltaSession
 from controlplane.ads.journal import Journal
 from controlplane.ads.machine import Session, Shared
+from controlplane.ads.outstanding import Outstanding, outstanding_of
 from controlplane.ads.progress import Progress, progress_of
 from controlplane.ads.rejections import Rejections
 from controlplane.ads.reporter import Reporter, Reporters
@@ -34,6 +35,7 @@ from controlplane.ads.types import (
 )
 from controlplane.ads.views import ClassView
 from controlplane.ads.wire import DeltaRequest, Request
+from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.meta import ObjectRef
 from controlplane.model.names import Host
 from controlplane.model.proxy import Proxy
@@ -309,7 +311,7 @@ class Pusher:
         return serving_status(
             self._streams.values(),
             self.rejections,
-            self.rejections.diagnostics(self._is_wanted),
+            self.findings(),
             offset,
         )
 
@@ -323,6 +325,23 @@ class Pusher:
             names=self._shared.names,
             now=self._epoch(),
         )
+
+    def outstanding(self) -> Outstanding:
+        """Return which objects' current versions some proxies have not taken yet."""
+        return outstanding_of(
+            self._streams.values(),
+            rejections=self.rejections,
+            names=self._shared.names,
+            now=self._epoch(),
+        )
+
+    def findings(self) -> tuple[Diagnostic, ...]:
+        """Return what Envoys rejected of what is still wanted, by object."""
+        return self.rejections.diagnostics(self._is_wanted)
+
+    def classes(self) -> tuple[ProxyClass, ...]:
+        """Return the classes that have live streams."""
+        return tuple(cls for cls, state in self._classes.items() if state.streams)
 
     def assembled_sizes(self) -> dict[str, int]:
         """Return how many bytes of shared responses are held, by short type name."""
