@@ -29,7 +29,7 @@ Clock = Callable[[], datetime.datetime]
 
 AUTHORITY_LIFE: Final = datetime.timedelta(days=3650)
 LIFE: Final = datetime.timedelta(days=365)
-_SKEW: Final = datetime.timedelta(hours=1)
+SKEW: Final = datetime.timedelta(hours=1)
 """Certificates begin in the past, for clocks that go wrong."""
 
 
@@ -66,38 +66,52 @@ CertificateError when there is none. Called in a thread, so it may read files.""
 
 
 class Authority:
-    """A certificate authority that lives as long as the process."""
+    """A certificate authority: a new one, or the one of a certificate and its key."""
 
-    def __init__(self, clock: Clock = now) -> None:
+    def __init__(
+        self,
+        clock: Clock = now,
+        *,
+        pair: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None = None,
+    ) -> None:
         self._clock = clock
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._certificate, self._key = pair if pair is not None else self._new()
+
+    def _new(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pylot webhook authority")])
-        begin = clock() - _SKEW
-        self._certificate = (
+        begin = self._clock() - SKEW
+        certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
-            .public_key(self._key.public_key())
+            .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(begin)
             .not_valid_after(begin + AUTHORITY_LIFE)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(sign=True), critical=True)
             .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
             )
-            .sign(self._key, hashes.SHA256())
+            .sign(key, hashes.SHA256())
         )
+        return certificate, key
 
     @property
     def certificate(self) -> bytes:
         """The authority's certificate as PEM."""
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
+    @property
+    def key(self) -> bytes:
+        """The authority's private key as PEM."""
+        return _key_pem(self._key)
+
     def issue(self, names: tuple[str, ...]) -> ServingCertificate:
         """Return a new certificate for these DNS names and IP addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
-        begin = self._clock() - _SKEW
+        begin = self._clock() - SKEW
         end = min(begin + LIFE, self._certificate.not_valid_after_utc)
         certificate = (
             x509.CertificateBuilder()
@@ -123,11 +137,7 @@ class Authority:
         )
         return ServingCertificate(
             chain=certificate.public_bytes(serialization.Encoding.PEM),
-            key=key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            ),
+            key=_key_pem(key),
             authority=self.certificate,
             not_before=begin,
             not_after=end,
@@ -185,6 +195,14 @@ def load(context: ssl.SSLContext, certificate: ServingCertificate) -> None:
         raise CertificateError(f"the webhook's certificate cannot be used: {error}") from None
     finally:
         Path(name).unlink()
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
 
 
 def _general_name(name: str) -> x509.GeneralName:
