@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -101,10 +102,10 @@ class Simulation:
         self.candidates = [Candidate(number, world) for number in range(world.candidates)]
         self.terms = 0
         self._random = random.Random(world.seed)
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         for candidate in self.candidates:
-            self._later(self._random.random(), lambda candidate=candidate: self._step(candidate))
+            self._later(self._random.random(), partial(self._step, candidate))
 
     def run(self, until: float) -> None:
         while self._events and self._events[0][0] <= until:
@@ -124,7 +125,7 @@ class Simulation:
     def _calm(self) -> bool:
         return self.now >= CHAOS
 
-    def _later(self, delay: float, event: Callable[[], None]) -> None:
+    def _later(self, delay: float, event: Callable[[], object]) -> None:
         heapq.heappush(self._events, (self.now + delay, next(self._order), event))
 
     def _lost(self, candidate: Candidate) -> bool:
@@ -157,12 +158,9 @@ class Simulation:
         """Half of the time in order, with a release that may be lost; half of the time not."""
         release = candidate.election.resign() if self._random.random() < 0.5 else None
         if release is not None and not self._lost(candidate):
-            self._later(self._delay(), lambda: self._apply(release))
+            self._later(self._delay(), partial(self.server.put, release))
         candidate.restart()
         self._later(self._random.random() * 10, lambda: self._step(candidate))
-
-    def _apply(self, put: Put) -> Held | None:
-        return self.server.put(put)
 
     def _ask(self, candidate: Candidate, step: Get | Put) -> None:
         election, life = candidate.election, candidate.life
@@ -193,7 +191,7 @@ class Simulation:
             self._step(candidate)
 
         def reach() -> None:
-            found = self.server.lease if isinstance(step, Get) else self._apply(step)
+            found = self.server.lease if isinstance(step, Get) else self.server.put(step)
             if not self._lost(candidate):
                 self._later(self._delay(), lambda: answer(found))
 

@@ -1,0 +1,152 @@
+"""Everything that `pylot serve` does in a cluster beside serving, wired.
+
+Owns the names of the Leases and which work belongs to which. Must not know how any of it works.
+The rule that is easy to break: revisions share the objects, and so the Lease of their status;
+the webhooks are each revision's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from controlplane.ads.rejections import Rejection
+from controlplane.ads.reporter import Reporter
+from controlplane.ads.types import TypeInfo
+from controlplane.inject.certificate import GetCertificate, serving_names
+from controlplane.kubernetes.client import Client
+from controlplane.leader.assess import Readers
+from controlplane.leader.election import Timing
+from controlplane.leader.lease import Leadership, LeaseStore
+from controlplane.leader.metrics import LeaderMetrics
+from controlplane.leader.status_writer import StatusWriter
+from controlplane.leader.webhook_configurations import Configurations
+from controlplane.leader.webhook_secret import SharedCertificate, secret_name
+from controlplane.leader.webhooks import WebhookKeeper
+from controlplane.model.proxy import Proxy
+
+STATUS_LEASE: Final = "istio-status-leader"
+LEASE: Final = "istio-leader"
+
+
+class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
+    """A Lease as this replica sees it; `holder` is empty when nobody has it, or nobody knows."""
+
+    name: str
+    identity: str
+    holder: str
+    leads: bool
+
+
+class Duties:
+    """The elections that a replica takes part in, and the work of whoever wins them."""
+
+    def __init__(
+        self,
+        client: Client,
+        readers: Readers,
+        *,
+        namespace: str,
+        revision: str,
+        identity: str,
+        timing: Timing,
+        registry: CollectorRegistry,
+        certificate: GetCertificate | None = None,
+        write_status: bool = True,
+    ) -> None:
+        """`namespace` is the root namespace; `certificate` the operator's own, when there is."""
+        metrics = LeaderMetrics(registry)
+
+        def lead(lease: str) -> Leadership:
+            store = LeaseStore(client, namespace=namespace, name=lease)
+            return Leadership(store, identity=identity, timing=timing, metrics=metrics)
+
+        self._shared: Final = (
+            SharedCertificate(
+                client,
+                namespace=namespace,
+                name=secret_name(revision),
+                names=serving_names(namespace, revision),
+                metrics=metrics,
+            )
+            if certificate is None
+            else None
+        )
+        self._status: Final = lead(STATUS_LEASE) if write_status else None
+        self._writer: Final = StatusWriter(
+            client,
+            readers,
+            leads=lambda: self._status is not None and self._status.leads(),
+            metrics=metrics,
+        )
+        self._webhooks: Final = lead(
+            LEASE if revision in ("", "default") else f"{LEASE}-{revision}"
+        )
+        self._keeper: Final = WebhookKeeper(
+            certificate or self.shared,
+            Configurations(client, namespace=namespace, revision=revision, metrics=metrics),
+            leads=self._webhooks.leads,
+        )
+        self.reporter: Final[Reporter] = _Listener(self._writer)
+        """Has to hear of pushes and answers: they change what is true of objects."""
+
+    @property
+    def shared(self) -> SharedCertificate:
+        """The certificate that replicas share; only without one of the operator's."""
+        if self._shared is None:
+            raise AssertionError("the operator gave a certificate")
+        return self._shared
+
+    def leases(self) -> tuple[LeaseView, ...]:
+        """Return who leads, as far as is known here."""
+        return tuple(
+            LeaseView(name=one.name, identity=one.identity, holder=one.holder, leads=one.leads())
+            for one in (self._status, self._webhooks)
+            if one is not None
+        )
+
+    async def run(self) -> None:
+        """Do all of it until cancelled; then give the Leases away, for 2 s at most."""
+        async with asyncio.TaskGroup() as group:
+            if self._shared is not None:
+                group.create_task(self._shared.run())
+            if self._status is not None:
+                group.create_task(self._status.run(self._writer.run))
+            group.create_task(self._webhooks.run(self._keeper.run))
+
+
+class _Listener(Reporter):
+    """Tells the writer that something happened."""
+
+    def __init__(self, writer: StatusWriter) -> None:
+        self._writer: Final = writer
+
+    def connected(self, connection: str, proxy: Proxy, *, delta: bool) -> None:
+        self._writer.changed()
+
+    def disconnected(self, connection: str, *, reason: str) -> None:
+        self._writer.changed()
+
+    def acknowledged(
+        self, connection: str, info: TypeInfo, *, version: str, seconds: float, push: int
+    ) -> None:
+        self._writer.changed()
+
+    def rejected(
+        self,
+        connection: str,
+        info: TypeInfo,
+        *,
+        message: str,
+        suspects: Sequence[str],
+        culprits: Sequence[Rejection],
+        push: int,
+    ) -> None:
+        self._writer.changed()
+
+    def published(self, *, push: int, classes: int, streams: int, reason: str) -> None:
+        self._writer.changed()
