@@ -23,12 +23,14 @@ from controlplane.ads.log import LogReporter
 from controlplane.ads.pusher import Pusher
 from controlplane.ads.reporter import Reporters
 from controlplane.ads.server import AdsServer
-from controlplane.debug.auth import make_doors
+from controlplane.debug.auth import Authenticator, make_doors
 from controlplane.debug.context import DebugContext, Readiness
 from controlplane.debug.http import http_app, listen, monitoring_app
 from controlplane.debug.metrics import Metrics
 from controlplane.debug.reporter import MetricsReporter
-from controlplane.errors import PylotError
+from controlplane.debug.source_reporter import SourceMetrics
+from controlplane.debug.token_review import TokenReviews
+from controlplane.errors import PylotError, UsageError
 from controlplane.inject.admission import Injector
 from controlplane.inject.certificate import (
     GetCertificate,
@@ -39,6 +41,8 @@ from controlplane.inject.certificate import (
 from controlplane.inject.certificate_files import FileCertificate
 from controlplane.inject.config_files import FileConfig
 from controlplane.inject.webhook import InjectionMetrics, keep_certificate, make_webhook_app
+from controlplane.kubernetes.access import NoClusterError, find_access
+from controlplane.kubernetes.client import Client
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.diff import Change
 from controlplane.model.mesh import MeshConfig
@@ -48,6 +52,9 @@ from controlplane.registry import Registry
 from controlplane.settings import Address, Settings
 from controlplane.sources.base import Source
 from controlplane.sources.files import FileSource
+from controlplane.sources.kubernetes.log import LogReporter as SourceLog
+from controlplane.sources.kubernetes.reporter import Reporters as SourceReporters
+from controlplane.sources.kubernetes.source import KubernetesSource
 from controlplane.translate.build import Generator
 
 LOGGED_AT_ONCE: Final = 50
@@ -62,8 +69,9 @@ _LONGEST_START: Final = 30.0  # seconds without collections when no first snapsh
 class App:
     """The control plane: made from settings, started, and run until it is told to stop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, client: Client | None = None) -> None:
         self._settings: Final = settings
+        self._client: Final = client
         self._log: Final[Any] = structlog.get_logger("controlplane.app")
         self._metrics: Final = Metrics(version=__version__)
         self._generator: Final = Generator()
@@ -75,7 +83,11 @@ class App:
             epoch=time.time,
             reporter=reporter,
         )
-        self._sources: Final[tuple[Source, ...]] = _sources(settings)
+        self._kubernetes: Final = self._kubernetes_source()
+        self._sources: Final[tuple[Source, ...]] = (
+            *_file_sources(settings),
+            *(() if self._kubernetes is None else (self._kubernetes,)),
+        )
         self._registry: Final = Registry(
             self._publish,
             sources=[source.name for source in self._sources],
@@ -97,11 +109,16 @@ class App:
             generator=self._generator,
             ready=self._readiness,
             metrics=self._metrics,
-            doors=make_doors(settings.debug_token_file, insecure=settings.debug_insecure),
+            doors=make_doors(
+                settings.debug_token_file,
+                insecure=settings.debug_insecure,
+                others=self._authenticators(),
+            ),
             cached=self._generator.remembered,
             journal=self._pusher.journal.entries,
             progress=self._pusher.progress,
             unpublished=self._registry.is_waiting,
+            kubernetes=lambda: None if self._kubernetes is None else self._kubernetes.status(),
             cluster_id=settings.cluster_id,
             revision=settings.revision,
         )
@@ -117,8 +134,27 @@ class App:
             timer.cancel()
             gc.enable()
 
+    def _kubernetes_source(self) -> KubernetesSource | None:
+        settings = self._settings
+        if self._client is None:
+            return None
+        source = KubernetesSource(
+            self._client,
+            revision=settings.revision,
+            root_namespace=settings.root_namespace,
+            mesh_config=settings.mesh_config is None,
+            reporter=SourceReporters(SourceLog(), SourceMetrics(self._metrics)),
+        )
+        self._metrics.state_age(lambda: source.status().age)
+        return source
+
+    def _authenticators(self) -> tuple[Authenticator, ...]:
+        if self._client is None:
+            return ()
+        return (TokenReviews(self._client, root_namespace=self._settings.root_namespace),)
+
     async def _run(self, stop: asyncio.Event) -> None:
-        async with self._listening():
+        async with self._client or contextlib.nullcontext(), self._listening():
             async with asyncio.TaskGroup() as group:
                 sources = group.create_task(self._registry.run(self._sources))
                 await stop.wait()
@@ -199,7 +235,11 @@ class App:
             self._metrics.updated("svc" if host in new.service_by_host else "svcdelete")
 
     def _readiness(self) -> Readiness:
-        return Readiness(ready=self._registry.ready, missing=self._registry.waiting_for)
+        return Readiness(
+            ready=self._registry.ready,
+            missing=self._registry.waiting_for,
+            warnings=() if self._kubernetes is None else self._kubernetes.warnings,
+        )
 
     def _report(self, new: tuple[Diagnostic, ...], gone: tuple[Diagnostic, ...]) -> None:
         """Write each finding to the log once: when it appears and when it is mended."""
@@ -227,13 +267,23 @@ def allow_many_files() -> None:
 
 
 async def run(settings: Settings) -> None:
-    """Run the control plane until SIGTERM or SIGINT."""
+    """Run the control plane until SIGTERM or SIGINT.
+
+    Raises UsageError before anything is opened when the kubeconfig is missing or broken.
+    """
+    client = None
+    if settings.kubernetes:
+        try:
+            client = Client(await find_access(settings.kubeconfig, settings.context))
+        except NoClusterError as error:
+            hint = "name a directory with --config-dir DIR to serve files"
+            raise UsageError(f"{error}; {hint}") from None
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        await App(settings).run(stop)
+        await App(settings, client).run(stop)
     except* PylotError as group:
         # One sentence for the user: the first error tells why the others followed.
         raise _first(group) from None
@@ -244,7 +294,7 @@ def _first(group: BaseExceptionGroup[PylotError]) -> PylotError:
     return _first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
-def _sources(settings: Settings) -> tuple[Source, ...]:
+def _file_sources(settings: Settings) -> tuple[Source, ...]:
     if settings.config_dirs or settings.mesh_config is not None:
         return (FileSource(settings.config_dirs, mesh_config=settings.mesh_config),)
     return ()

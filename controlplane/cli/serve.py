@@ -96,7 +96,8 @@ def serve(
 ) -> None:
     """Serve configuration to Envoys over ADS.
 
-    Teams without Kubernetes name a directory:
+    In a pod, or with a kubeconfig, it serves what the Kubernetes API has. Teams without
+    Kubernetes name a directory:
 
         pylot serve --config-dir examples/bookinfo/mesh
 
@@ -145,12 +146,7 @@ def serve(
         raise UsageError("--tls-cert-file and --tls-key-file belong together: name both or neither")
     if ca_cert_file is not None and tls_cert_file is None:
         raise UsageError("--ca-cert-file says who signed --tls-cert-file: name that too")
-    if settings.kubernetes:
-        raise UsageError(
-            "the Kubernetes source is not built yet: name a directory with --config-dir DIR and "
-            "switch Kubernetes off with --no-kubernetes"
-        )
-    if not settings.config_dirs:
+    if not settings.config_dirs and not settings.kubernetes:
         raise UsageError("there is nothing to serve: name a directory with --config-dir DIR")
     configure(log_level, log_format)
     allow_many_files()

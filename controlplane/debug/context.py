@@ -18,6 +18,7 @@ from controlplane.errors import PylotError
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.meta import ObjectRef
 from controlplane.model.snapshot import Snapshot
+from controlplane.sources.kubernetes.status import SourceStatus
 from controlplane.translate.resources import Resource, ResourceType
 from controlplane.translate.scope import ProxyClass
 
@@ -73,14 +74,18 @@ def _published(_: ObjectRef) -> bool:
     return False
 
 
+def _no_kubernetes() -> SourceStatus | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DebugContext:
     """Everything the HTTP side reads.
 
     `cached` lists the resources that translation keeps in memory, `journal` the last pushes,
     oldest first. `progress` says how far proxies are with an object, `unpublished` whether a
-    newer version of one waits for its push. All callables are called on the event loop and must
-    return at once.
+    newer version of one waits for its push, `kubernetes` how old its source's state is. All
+    callables are called on the event loop and must return at once.
     """
 
     snapshot: Callable[[], Snapshot]
@@ -93,6 +98,7 @@ class DebugContext:
     journal: Callable[[], tuple[Entry, ...]] = tuple
     progress: Callable[[ObjectRef], Progress] = _no_progress
     unpublished: Callable[[ObjectRef], bool] = _published
+    kubernetes: Callable[[], SourceStatus | None] = _no_kubernetes
     cluster_id: str = "Kubernetes"
     revision: str = "default"
 

@@ -152,6 +152,7 @@ def _view_request(request: web.Request) -> ViewRequest:
         journal=context.journal,
         progress=context.progress,
         unpublished=context.unpublished,
+        kubernetes=context.kubernetes,
         cluster_id=context.cluster_id,
         revision=context.revision,
     )

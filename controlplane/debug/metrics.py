@@ -125,6 +125,15 @@ class Metrics:
         self._config_events = self._counter(
             "pilot_k8s_cfg_events", "Events of configuration objects.", "type", "event"
         )
+        self._registry_events = self._counter(
+            "pilot_k8s_reg_events", "Events of services, endpoints, pods, nodes.", "type", "event"
+        )
+        self._relists = self._counter(
+            "pylot_k8s_relists", "Whole states compared after a gap in a watch.", "type"
+        )
+        self._healed = self._counter(
+            "pylot_k8s_healed", "Objects that a comparison without any gap put right.", "type"
+        )
 
     def _histograms(self) -> None:
         self._convergence = self._histogram(
@@ -237,9 +246,24 @@ class Metrics:
         counter = self._validation_passed if passed else self._validation_failed
         counter.labels(group=group, resource=resource).inc()
 
-    def config_event(self, kind: str, event: str) -> None:
-        """A source reported `add`, `update` or `delete` of an object of a kind."""
-        self._config_events.labels(type=kind, event=event).inc()
+    def source_events(self, kind: str, event: str, number: int, *, config: bool) -> None:
+        """An API server told `number` times `add`, `update`, `updatesame` or `delete` of a kind."""
+        counter = self._config_events if config else self._registry_events
+        counter.labels(type=kind, event=event).inc(number)
+
+    def relisted(self, kind: str) -> None:
+        """The whole state of a kind was compared after a gap."""
+        self._relists.labels(type=kind).inc()
+
+    def healed(self, kind: str, objects: int) -> None:
+        """A comparison found so many objects that were not as the API server has them."""
+        self._healed.labels(type=kind).inc(objects)
+
+    def state_age(self, seconds: Callable[[], float]) -> None:
+        """Show for how long nothing vouches for what the API server said; asked when read."""
+        self._gauge(
+            "pylot_k8s_state_age_seconds", "Seconds since the oldest watch was lost, 0 for none."
+        ).set_function(seconds)
 
     def render(self) -> bytes:
         """Return the text format of Prometheus, counters under istiod's names.

@@ -22,6 +22,10 @@ _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _REFRESH: Final = 60.0  # seconds that a token is used before its file or plugin is asked again
 
 
+class NoClusterError(UsageError):
+    """Nothing says where an API server is."""
+
+
 class Access(Protocol):
     """An API server and the credentials for it."""
 
@@ -70,7 +74,7 @@ async def find_access(
         return await KubeconfigAccess.load(paths, context)
     if environ.get("KUBERNETES_SERVICE_HOST"):
         return PodAccess(environ, account=account)
-    raise UsageError(
+    raise NoClusterError(
         "no cluster is known: there is no --kubeconfig, no KUBECONFIG, no ~/.kube/config, and "
         "this is no pod"
     )

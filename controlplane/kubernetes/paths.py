@@ -44,10 +44,9 @@ class Call(NamedTuple):
         """The rule that a Role or ClusterRole needs to allow this call."""
         if self.resource.startswith("/"):
             return f'{{nonResourceURLs: ["{self.resource}"], verbs: ["{self.verb}"]}}'
-        return (
-            f'{{apiGroups: ["{self.group}"], resources: ["{self.resource}"], '
-            f'verbs: ["{self.verb}"]}}'
-        )
+        # Who lists watches as well, and is refused the one first or the other by chance.
+        verbs = '"list", "watch"' if self.verb in ("list", "watch") else f'"{self.verb}"'
+        return f'{{apiGroups: ["{self.group}"], resources: ["{self.resource}"], verbs: [{verbs}]}}'
 
     def __str__(self) -> str:
         plural, slash, subresource = self.resource.partition("/")

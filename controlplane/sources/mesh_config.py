@@ -6,6 +6,8 @@ defaults in place of what could not be read.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from controlplane.model.base import dec_hook
@@ -19,9 +21,16 @@ from controlplane.sources.parse import unreadable
 from controlplane.sources.positions import yaml_documents
 from controlplane.sources.text import UnreadableError, decode_text
 
+DEFAULT_ROOT: Final = MeshConfig().root_namespace
 
-def parse_mesh_config(file: str, data: bytes) -> tuple[MeshConfig | None, tuple[Diagnostic, ...]]:
-    """Return the MeshConfig of a file, None when it has an error, and what is wrong with it."""
+
+def parse_mesh_config(
+    file: str, data: bytes, *, root_namespace: str = ""
+) -> tuple[MeshConfig | None, tuple[Diagnostic, ...]]:
+    """Return the MeshConfig of a file, None when it has an error, and what is wrong with it.
+
+    `root_namespace` is the one that holds when the file names none.
+    """
     found: list[Diagnostic] = []
     try:
         documents = [
@@ -34,7 +43,7 @@ def parse_mesh_config(file: str, data: bytes) -> tuple[MeshConfig | None, tuple[
     except UnreadableError as error:
         return None, (unreadable(file, error),)
     if not documents:
-        return MeshConfig(), ()
+        return MeshConfig(root_namespace=root_namespace or DEFAULT_ROOT), ()
     value, tree, problems = documents[0]
 
     def report(level: Level, code: str, path: Path, message: str) -> None:
@@ -48,7 +57,10 @@ def parse_mesh_config(file: str, data: bytes) -> tuple[MeshConfig | None, tuple[
         report(Level.ERROR, SCHEMA, mistake.path, mistake.message)
     if found:
         return None, tuple(sorted(found, key=order))
-    mesh = msgspec.convert(without_nulls(value), MeshConfig, dec_hook=dec_hook)
+    plain = without_nulls(value)
+    if root_namespace:
+        plain.setdefault("rootNamespace", root_namespace)
+    mesh = msgspec.convert(plain, MeshConfig, dec_hook=dec_hook)
     for finding in (*validate_mesh(mesh), *unsupported(mesh)):
         report(finding.level, finding.code, finding.path, finding.message)
     wrong = any(diagnostic.level is Level.ERROR for diagnostic in found)

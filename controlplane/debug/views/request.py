@@ -13,6 +13,7 @@ from controlplane.debug.context import ResourceGenerator, ViewError, find_connec
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.meta import ObjectRef
 from controlplane.model.snapshot import Snapshot
+from controlplane.sources.kubernetes.status import SourceStatus
 from controlplane.translate.resources import Resource
 from controlplane.translate.scope import Classifier, ProxyClass
 
@@ -28,6 +29,10 @@ def _published(_: ObjectRef) -> bool:
     return False
 
 
+def _no_kubernetes() -> SourceStatus | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewRequest:
     """One question: the values of this moment and the query parameters."""
@@ -40,6 +45,7 @@ class ViewRequest:
     journal: Callable[[], tuple[Entry, ...]] = tuple
     progress: Callable[[ObjectRef], Progress] = _no_progress
     unpublished: Callable[[ObjectRef], bool] = _published
+    kubernetes: Callable[[], SourceStatus | None] = _no_kubernetes
     cluster_id: str = "Kubernetes"
     revision: str = "default"
 

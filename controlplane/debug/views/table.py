@@ -6,7 +6,7 @@ import html
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from controlplane.debug.views import config, journal, registry, serving, xds
+from controlplane.debug.views import config, journal, registry, serving, sources, xds
 from controlplane.debug.views.request import Rendering, ViewRequest
 
 
@@ -34,6 +34,7 @@ PAGES: Final[dict[str, Page]] = {
     "registryz": Page(registry.registryz, "Services"),
     "resourcesz": Page(config.resourcesz, "Kinds that are configured"),
     "sidecarz": Page(registry.sidecarz, "The facts of a proxy that decide what it is sent"),
+    "sourcez": Page(sources.sourcez, "What is followed in Kubernetes, and how old that is"),
     "syncz": Page(serving.syncz, "What each proxy was sent and has acknowledged"),
     "wait": Page(journal.wait, "How far the proxies are with one object"),
 }

@@ -88,7 +88,8 @@ async def test_a_missing_rule_is_named() -> None:
             await client.request("GET", ROUTES)
     assert str(caught.value) == (
         "cannot list virtualservices.networking.istio.io: User cannot list; missing rule: "
-        '{apiGroups: ["networking.istio.io"], resources: ["virtualservices"], verbs: ["list"]}'
+        '{apiGroups: ["networking.istio.io"], resources: ["virtualservices"], '
+        'verbs: ["list", "watch"]}'
     )
     assert caught.value.call.verb == "list"
 

@@ -52,7 +52,8 @@ def test_a_call_names_the_rule_that_allows_it() -> None:
     call = call_of("GET", ROUTES.path(), {})
     assert str(call) == "list virtualservices.networking.istio.io"
     assert call.rule == (
-        '{apiGroups: ["networking.istio.io"], resources: ["virtualservices"], verbs: ["list"]}'
+        '{apiGroups: ["networking.istio.io"], resources: ["virtualservices"], '
+        'verbs: ["list", "watch"]}'
     )
     assert call_of("GET", "/version", {}).rule == (
         '{nonResourceURLs: ["/version"], verbs: ["get"]}'

@@ -1,0 +1,1 @@
+"""The Kubernetes source: one reflector for each kind, folded into the steps of one source."""
