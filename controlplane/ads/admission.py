@@ -1,13 +1,12 @@
 """Who may open a stream now, and how many large responses are written at once.
 
-Pure arithmetic over a clock, and one small asyncio helper. The rule that is easy to break: a
+Pure arithmetic over a clock, and slots with a timer. The rule that is easy to break: a
 client that does not read must not keep others from being served.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -44,6 +43,24 @@ class TokenBucket:
         self._tokens += 1.0
 
 
+class Flight:
+    """A slot for one large response."""
+
+    __slots__ = ("_flights", "_held", "_timer")
+
+    def __init__(self, flights: Flights) -> None:
+        self._flights: Final = flights
+        self._held = True
+        self._timer: Final = asyncio.get_running_loop().call_later(_PATIENCE, self.leave)
+
+    def leave(self) -> None:
+        """Give the slot back; doing that twice does no harm."""
+        if self._held:
+            self._held = False
+            self._timer.cancel()
+            self._flights.left()
+
+
 class Flights:
     """Slots for large responses.
 
@@ -53,37 +70,25 @@ class Flights:
 
     def __init__(self, slots: int = _SLOTS) -> None:
         self._free = slots
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: dict[Callable[[Flight], None], None] = {}
 
-    async def enter(self) -> Callable[[], None]:
-        """Wait for a slot and return what gives it back; calling that twice does no harm."""
-        loop = asyncio.get_running_loop()
-        while self._free <= 0:
-            turn: asyncio.Future[None] = loop.create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._wake()
-                raise
-        self._free -= 1
-        held = True
+    def enter(self, granted: Callable[[Flight], None]) -> Flight | None:
+        """Return a slot, or None when all are taken: then `granted` is called with the next."""
+        if self._free > 0:
+            self._free -= 1
+            return Flight(self)
+        self._waiting[granted] = None
+        return None
 
-        def leave() -> None:
-            nonlocal held
-            if held:
-                held = False
-                timer.cancel()
-                self._free += 1
-                self._wake()
+    def forget(self, granted: Callable[[Flight], None]) -> None:
+        """Do not wait any more."""
+        self._waiting.pop(granted, None)
 
-        timer = loop.call_later(_PATIENCE, leave)
-        return leave
-
-    def _wake(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+    def left(self) -> None:
+        """A slot is free: whoever has waited longest gets it."""
+        if self._waiting:
+            granted = next(iter(self._waiting))
+            del self._waiting[granted]
+            granted(Flight(self))
+        else:
+            self._free += 1

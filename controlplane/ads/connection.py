@@ -1,22 +1,22 @@
-"""One gRPC stream: reads requests into the pusher, writes what it hands out.
+"""One ADS stream: hands requests to the pusher, writes what it hands out.
 
-Owns the tasks of a stream and nothing else. The rule that is easy to break: whatever way a
-stream ends, it is disconnected exactly once and its writer is gone.
+Owns a stream from its admission to its end; there is no task, everything happens in callbacks.
+The rule that is easy to break: whatever way a stream ends, it is disconnected exactly once, in
+`on_end`, and everything it held or waited for is given back there.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final, NamedTuple
 
-import grpc
-import grpc.aio
-
-from controlplane.ads.admission import LARGE, Flights
+from controlplane.ads.admission import LARGE, Flight, Flights
 from controlplane.ads.classes import Stream
 from controlplane.ads.name_lists import NameLists, RecentLists
 from controlplane.ads.pusher import Pusher
+from controlplane.ads.reporter import Reporter
+from controlplane.ads.turns import Turns
 from controlplane.ads.types import Close, Status
 from controlplane.ads.wire import (
     DeltaRequest,
@@ -27,165 +27,197 @@ from controlplane.ads.wire import (
 )
 from controlplane.errors import NodeError
 from controlplane.model.proxy import Proxy
+from controlplane.transport.headers import StatusCode
+from controlplane.transport.stream import Call
 
-_STALL_LIMIT: Final = 60.0  # seconds in which a client has to take a response
 _FIRST_REQUEST_LIMIT: Final = 30.0  # seconds
-_CODES: Final = {
-    Status.INVALID_ARGUMENT: grpc.StatusCode.INVALID_ARGUMENT,
-    Status.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
-    Status.RESOURCE_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
 
 
-class StreamError(Exception):
-    """The stream is to be ended with a status."""
+class Common(NamedTuple):
+    """What all streams of a server have in common. `clock` is the pusher's."""
 
-    def __init__(self, status: Status, message: str) -> None:
-        super().__init__(message)
-        self.code: Final = _CODES[status]
-        self.message: Final = message
+    pusher: Pusher
+    reporter: Reporter
+    flights: Flights
+    turns: Turns
+    lists: NameLists
+    clock: Callable[[], float]
+    ended: Callable[[Connection, bool], None]
+    """Called at the end of each stream with whether it was still waiting for its admission."""
 
 
 class Connection:
-    """One stream from its first request to its end."""
+    """One stream from its admission to its end."""
+
+    __slots__ = (
+        "_call", "_common", "_delta", "_early", "_flight", "_payload", "_recent", "_refusal",
+        "_room", "_stream", "_timer", "awake",
+    )  # fmt: skip
 
     def __init__(
-        self,
-        context: Any,
-        pusher: Pusher,
-        flights: Flights,
-        *,
-        delta: bool,
-        clock: Callable[[], float],
-        lists: NameLists,
+        self, call: Call, common: Common, *, delta: bool, wait: float, refusal: Close | None
     ) -> None:
-        self._context: Final = context
-        self._pusher: Final = pusher
-        self._flights: Final = flights
-        self._delta: Final = delta
-        self._clock: Final = clock
-        self._recent: Final = RecentLists(lists)
-        self._stream: Stream | None = None
-        self._news: Final = asyncio.Event()
-        self._ended: StreamError | None = None
+        """`wait` is in how many seconds the stream is admitted.
 
-    @property
-    def known(self) -> bool:
-        """Whether the stream got as far as having a proxy."""
-        return self._stream is not None
+        `refusal` is what its first request is answered with: a client that is refused before it
+        has said anything may take that for an error of its own.
+        """
+        self._call: Final = call
+        self._common: Final = common
+        self._delta: Final = delta
+        self._refusal: Final = refusal
+        self._recent: Final = RecentLists(common.lists)
+        self._stream: Stream | None = None
+        self._early: list[bytes] | None = None  # requests that came before the admission
+        self._payload: bytes | None = None  # a response that waits for its slot
+        self._flight: Flight | None = None
+        self._room = True
+        self.awake = False
+        self._timer: asyncio.TimerHandle | None = None
+        if wait:
+            self._early = []
+            call.hold()
+            self._wait(wait, self._admitted)
+        else:
+            self._wait(_FIRST_REQUEST_LIMIT, self._is_silent)
 
     def end(self, status: Status, message: str) -> None:
-        """Ask the writer to end the stream with a status."""
-        self._ended = self._ended or StreamError(status, message)
-        self._news.set()
+        """End the stream with a status."""
+        if self._stream is None:
+            self._common.reporter.refused(self._call.peer, reason=message)
+        self._call.end(StatusCode[status.value], message)
 
-    async def serve(self) -> str:
-        """Serve the stream until the client leaves; return why it ended.
+    # --- called by the transport ----------------------------------------------------------
 
-        Raises StreamError when a status is to be sent.
-        """
-        reason = "cancelled"
+    def on_message(self, payload: bytes) -> None:
+        """Take a request."""
+        if self._refusal is not None:
+            self.end(self._refusal.status, self._refusal.message)
+        elif self._early is not None:
+            self._early.append(payload)
+        else:
+            self._take(payload)
+
+    def on_half_close(self) -> None:
+        """A client that asks no more is a client that leaves."""
+        self._call.end(StatusCode.OK)
+
+    def on_writable(self) -> None:
+        """The last response is gone."""
+        self._room = True
+        self._leave_flight()
+        self.wake()
+
+    def on_end(self, reason: str) -> None:
+        """Give everything back."""
+        common, self._room = self._common, False
+        self._cancel_timer()
+        self._leave_flight()
+        common.flights.forget(self._on_flight)
+        common.ended(self, self._early is not None)
+        if self._stream is not None:
+            common.pusher.disconnect(self._stream, reason=reason)
+
+    # --- requests -------------------------------------------------------------------------
+
+    def _admitted(self) -> None:
+        early, self._early = self._early or [], None
+        self._call.resume()
+        self._wait(_FIRST_REQUEST_LIMIT, self._is_silent)
+        for payload in early:
+            if self._room:
+                self._take(payload)
+
+    def _is_silent(self) -> None:
+        self.end(Status.INVALID_ARGUMENT, "no request was sent")
+
+    def _take(self, payload: bytes) -> None:
         try:
-            reason = await self._serve()
-        except StreamError as ended:
-            reason = ended.message
-            raise
-        finally:
-            if self._stream is not None:
-                self._pusher.disconnect(self._stream, reason=reason)
-        return reason
-
-    async def _serve(self) -> str:
-        try:
-            async with asyncio.timeout(_FIRST_REQUEST_LIMIT):
-                payload = await self._context.read()
-        except TimeoutError:
-            raise StreamError(Status.INVALID_ARGUMENT, "no request was sent") from None
-        if payload is grpc.aio.EOF:
-            return "closed before the first request"
-        request, proxy = self._decode(payload, first=True)
-        del payload  # tens of kilobytes, which would live as long as the stream
-        if proxy is None:
-            raise AssertionError("a first request has a node")
-        self._stream = stream = self._pusher.connect(
-            proxy, delta=self._delta, peer=self._context.peer(), wake=self._news.set
-        )
-        self._handle(stream, request)
-        del request
-        reader = asyncio.ensure_future(self._read(stream))
-        writer = asyncio.ensure_future(self._write(stream))
-        try:
-            await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (reader, writer):
-                task.cancel()
-            results = await asyncio.gather(reader, writer, return_exceptions=True)
-        for result in results:
-            if isinstance(result, StreamError):
-                raise result
-        for result in results:
-            if isinstance(result, Exception) and not _is_departure(result):
-                raise result
-        return "closed by the client"
-
-    async def _read(self, stream: Stream) -> None:
-        read = self._context.read
-        while (payload := await read()) is not grpc.aio.EOF:
-            request, _ = self._decode(payload, first=False)
-            del payload
-            self._handle(stream, request)
-            del request  # the next one may be long in coming
-
-    def _handle(self, stream: Stream, request: Request | DeltaRequest) -> None:
-        effect = self._pusher.on_request(stream, request)
-        if isinstance(effect, Close):
-            raise StreamError(effect.status, effect.message)
-        # Always look: an answer may let others go on, or the last use of something end.
-        self._news.set()
-
-    async def _write(self, stream: Stream) -> None:
-        loop = asyncio.get_running_loop()
-        write, take, news = self._context.write, self._pusher.take, self._news
-        while True:
-            news.clear()
-            while self._ended is None and (send := take(stream)) is not None:
-                await self._put(write, send.payload)
-            if self._ended is not None:
-                raise self._ended
-            deadline = self._pusher.deadline(stream)
-            if deadline is None:
-                await news.wait()
-                continue
-            timer = loop.call_later(max(0.0, deadline - self._clock()), news.set)
-            try:
-                await news.wait()
-            finally:
-                timer.cancel()
-
-    async def _put(self, write: Callable[[bytes], Any], payload: bytes) -> None:
-        leave = await self._flights.enter() if len(payload) >= LARGE else None
-        try:
-            async with asyncio.timeout(_STALL_LIMIT):
-                await write(payload)
-        except TimeoutError:
-            raise StreamError(
-                Status.RESOURCE_EXHAUSTED, f"no response taken for {_STALL_LIMIT:.0f} s"
-            ) from None
-        finally:
-            if leave is not None:
-                leave()
-
-    def _decode(
-        self, payload: bytes, *, first: bool
-    ) -> tuple[Request | DeltaRequest, Proxy | None]:
-        try:
-            if self._delta:
-                return decode_delta_request(payload, first=first)
-            return decode_request(payload, first=first, recent=self._recent)
+            request, proxy = self._decode(payload)
         except (RequestError, NodeError) as error:
-            raise StreamError(Status.INVALID_ARGUMENT, str(error)) from None
+            self.end(Status.INVALID_ARGUMENT, str(error))
+            return
+        pusher = self._common.pusher
+        if self._stream is None:
+            if proxy is None:
+                raise AssertionError("a first request has a node")
+            self._cancel_timer()
+            self._stream = pusher.connect(
+                proxy, delta=self._delta, peer=self._call.peer, wake=self.wake
+            )
+        effect = pusher.on_request(self._stream, request)
+        if isinstance(effect, Close):
+            self.end(effect.status, effect.message)
+        else:
+            # Always look: an answer may let others go on, or the last use of something end.
+            self.wake()
 
+    def _decode(self, payload: bytes) -> tuple[Request | DeltaRequest, Proxy | None]:
+        first = self._stream is None
+        if self._delta:
+            return decode_delta_request(payload, first=first)
+        return decode_request(payload, first=first, recent=self._recent)
 
-def _is_departure(error: Exception) -> bool:
-    """Whether gRPC merely says that the client is gone."""
-    return isinstance(error, grpc.RpcError | grpc.aio.UsageError | grpc.aio.InternalError)
+    # --- responses ------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """There may be something to write."""
+        self._common.turns.wake(self)
+
+    def write(self) -> None:
+        """Write what the pusher hands out, while the client takes it."""
+        stream = self._stream
+        if stream is None or not self._room:
+            return
+        try:
+            self._write(stream)
+        except Exception:
+            self._call.end(StatusCode.INTERNAL, "an error of the control plane")
+            raise
+
+    def _write(self, stream: Stream) -> None:
+        common = self._common
+        while self._room:
+            payload = self._payload
+            if payload is None:
+                send = common.pusher.take(stream)
+                if send is None:
+                    self._look_again_at(common.pusher.deadline(stream))
+                    return
+                payload = send.payload
+            if len(payload) >= LARGE and self._flight is None:
+                self._flight = common.flights.enter(self._on_flight)
+                if self._flight is None:
+                    self._payload = payload
+                    return
+            self._payload = None
+            room = self._call.send(payload)
+            if not room:
+                self._room = False
+                return
+            self._leave_flight()
+
+    def _on_flight(self, flight: Flight) -> None:
+        self._flight = flight
+        self.wake()
+
+    def _leave_flight(self) -> None:
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            flight.leave()
+
+    def _look_again_at(self, deadline: float | None) -> None:
+        if self._timer is not None:
+            self._cancel_timer()
+        if deadline is not None:
+            self._wait(max(0.0, deadline - self._common.clock()), self.wake)
+
+    # --- time -----------------------------------------------------------------------------
+
+    def _wait(self, seconds: float, action: Callable[[], None]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, action)
+
+    def _cancel_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from controlplane.ads.admission import Flights, TokenBucket
+from controlplane.ads.admission import Flight, Flights, TokenBucket
 
 
 def test_the_bucket_admits_its_rate_and_then_makes_wait() -> None:
@@ -22,22 +22,36 @@ def test_the_bucket_admits_its_rate_and_then_makes_wait() -> None:
 
 async def test_a_slot_is_given_back_once_and_taken_by_the_next() -> None:
     flights = Flights(slots=1)
-    leave = await flights.enter()
-    waiting = asyncio.ensure_future(flights.enter())
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    leave()
-    leave()
-    second = await asyncio.wait_for(waiting, 1)
-    third = asyncio.ensure_future(flights.enter())
-    await asyncio.sleep(0.01)
-    assert not third.done(), "giving back twice made no second slot"
-    second()
-    (await asyncio.wait_for(third, 1))()
+    granted: list[Flight] = []
+    first = flights.enter(granted.append)
+    assert first is not None
+    assert flights.enter(granted.append) is None
+    first.leave()
+    first.leave()
+    (second,) = granted
+    assert flights.enter(granted.append) is None, "giving back twice made no second slot"
+    second.leave()
+    third = granted[1]
+    third.leave()
+    assert flights.enter(granted.append) is not None
+
+
+async def test_whoever_left_gets_no_slot() -> None:
+    flights = Flights(slots=1)
+    first = flights.enter(lambda _: None)
+    assert first is not None
+    gone: list[Flight] = []
+    there: list[Flight] = []
+    flights.enter(gone.append)
+    flights.enter(there.append)
+    flights.forget(gone.append)
+    first.leave()
+    assert (len(gone), len(there)) == (0, 1)
 
 
 async def test_a_slow_writer_keeps_its_slot_for_a_second_at_most() -> None:
     flights = Flights(slots=1)
-    await flights.enter()
-    leave = await asyncio.wait_for(flights.enter(), 2)
-    leave()
+    assert flights.enter(lambda _: None) is not None
+    granted = asyncio.get_running_loop().create_future()
+    assert flights.enter(granted.set_result) is None
+    (await asyncio.wait_for(granted, 2)).leave()

@@ -1,0 +1,111 @@
+"""HTTP/2 frames as bytes (RFC 9113, sections 4, 6 and 7): numbers, and how a frame is built.
+
+Must not know connections. The rule that is easy to break: the highest bit of a stream id and of
+a window increment is reserved and has to be masked by whoever reads one.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import Final
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEADER: Final = struct.Struct(">HBBBI")  # length in two parts, type, flags, stream id
+HEADER_SIZE: Final = 9
+FRAME_SIZE: Final = 16_384  # bytes: the default limit, which is also the one that we keep
+LARGEST_FRAME_SIZE: Final = (1 << 24) - 1
+DEFAULT_WINDOW: Final = 65_535
+LARGEST_WINDOW: Final = (1 << 31) - 1
+MASK: Final = 0x7FFF_FFFF
+
+DATA: Final = 0
+HEADERS: Final = 1
+PRIORITY: Final = 2
+RST_STREAM: Final = 3
+SETTINGS: Final = 4
+PUSH_PROMISE: Final = 5
+PING: Final = 6
+GOAWAY: Final = 7
+WINDOW_UPDATE: Final = 8
+CONTINUATION: Final = 9
+
+ACK: Final = 0x1
+END_STREAM: Final = 0x1
+END_HEADERS: Final = 0x4
+PADDED: Final = 0x8
+WITH_PRIORITY: Final = 0x20
+
+ENABLE_PUSH: Final = 2
+MAX_CONCURRENT_STREAMS: Final = 3
+INITIAL_WINDOW_SIZE: Final = 4
+MAX_FRAME_SIZE: Final = 5
+MAX_HEADER_LIST_SIZE: Final = 6
+
+SETTING: Final = struct.Struct(">HI")
+NUMBER: Final = struct.Struct(">I")
+_GOAWAY: Final = struct.Struct(">II")
+
+
+class ErrorCode(enum.IntEnum):
+    """Why a stream or a connection is ended (RFC 9113, section 7)."""
+
+    NO_ERROR = 0
+    PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
+    FLOW_CONTROL_ERROR = 3
+    STREAM_CLOSED = 5
+    FRAME_SIZE_ERROR = 6
+    REFUSED_STREAM = 7
+    CANCEL = 8
+    COMPRESSION_ERROR = 9
+    ENHANCE_YOUR_CALM = 11
+
+
+class ProtocolError(Exception):
+    """The peer broke the protocol in a way that ends the connection."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code: Final = code
+        self.message: Final = message
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """Return one frame."""
+    size = len(payload)
+    return HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream) + payload
+
+
+def data_header(size: int, stream: int) -> bytes:
+    """Return the header of a DATA frame of so many bytes."""
+    return HEADER.pack(size >> 8, size & 0xFF, DATA, 0, stream)
+
+
+def settings(values: dict[int, int]) -> bytes:
+    """Return a SETTINGS frame."""
+    return frame(SETTINGS, 0, 0, b"".join(SETTING.pack(*item) for item in values.items()))
+
+
+def window_update(stream: int, size: int) -> bytes:
+    """Return a frame that lets the peer send so many bytes more; stream 0 is the connection."""
+    return frame(WINDOW_UPDATE, 0, stream, NUMBER.pack(size))
+
+
+def rst_stream(stream: int, code: ErrorCode) -> bytes:
+    """Return a frame that ends a stream at once."""
+    return frame(RST_STREAM, 0, stream, NUMBER.pack(code))
+
+
+def goaway(last: int, code: ErrorCode, message: str = "") -> bytes:
+    """Return a frame that says that no stream after `last` is served."""
+    return frame(GOAWAY, 0, 0, _GOAWAY.pack(last, code) + message.encode())
+
+
+def without_padding(flags: int, payload: memoryview) -> memoryview:
+    """Return the content of a DATA or HEADERS frame. Raises ProtocolError."""
+    if not flags & PADDED:
+        return payload
+    if not payload or payload[0] >= len(payload):
+        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "the padding is longer than its frame")
+    return payload[1 : len(payload) - payload[0]]
