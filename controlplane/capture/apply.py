@@ -7,7 +7,7 @@ settings changes nothing; and both families are checked before the first is touc
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
@@ -21,6 +21,7 @@ from controlplane.capture.installed import (
     read_tables,
     wanted_tables,
 )
+from controlplane.capture.nftables import native_text, removing_text
 from controlplane.capture.render import transition_text
 from controlplane.capture.routes import Routes, Step, read_routes, route_steps, wanted_routes
 from controlplane.capture.rules import Family, Table, capture_rules
@@ -36,17 +37,25 @@ class Outcome(msgspec.Struct, frozen=True):
     texts: dict[Family, str]
 
 
-def apply(settings: CaptureSettings, host: Host, *, force: bool = False) -> Outcome:
+def apply(
+    settings: CaptureSettings, host: Host, *, force: bool = False, native: bool = False
+) -> Outcome:
     """Make the tables and routes of the namespace hold exactly the rules of the settings.
 
     Whatever an earlier run left is replaced; nothing is touched when it is already right, unless
-    `force`. Raises CaptureError, and then everything is as before.
+    `force`. `native` makes tables of nftables instead of rules of iptables, and takes those away;
+    they are replaced as a whole each time. Raises CaptureError, and then everything is as before.
     """
     with host.locked():
-        state = _read(host, needs_ipv6=settings.ipv6)
+        state = _read(host, needs=() if native else _families(settings))
         routes = wanted_routes(settings)
+        if native:
+            text = removing_text(state.native) + _native(settings, state)
+            nothing: dict[Family, Wanted] = {family: {} for family in state.tables}
+            return _change(host, state, nothing, routes, native=text)
         wanted = {family: _wanted(settings, family, state) for family in state.tables}
-        return _change(host, state, wanted, routes, force=force)
+        text = removing_text(state.native)
+        return _change(host, state, wanted, routes, native=text, force=force)
 
 
 def clean(host: Host) -> Outcome:
@@ -55,36 +64,55 @@ def clean(host: Host) -> Outcome:
     Raises CaptureError, and then everything is as before.
     """
     with host.locked():
-        state = _read(host, needs_ipv6=False)
-        return _change(host, state, {family: {} for family in state.tables}, Routes(), force=False)
+        state = _read_for_cleaning(host)
+        nothing: dict[Family, Wanted] = {family: {} for family in state.tables}
+        return _change(host, state, nothing, Routes(), native=removing_text(state.native))
 
 
-def cleaning_texts(host: Host) -> dict[Family, str]:
-    """Return what `clean` would load, without changing anything."""
+def cleaning_texts(host: Host) -> tuple[dict[Family, str], str]:
+    """Return what `clean` would load, for iptables and for nft, without changing anything."""
     with host.locked():
-        state = _read(host, needs_ipv6=False)
-        return {family: transition_text(tables, {}) for family, tables in state.tables.items()}
+        state = _read_for_cleaning(host)
+        texts = {family: transition_text(tables, {}) for family, tables in state.tables.items()}
+        return texts, removing_text(state.native)
 
 
 class _State(msgspec.Struct, frozen=True):
     tables: dict[Family, Installed]
+    native: str
     routes: Routes
 
     @property
     def address_is_ours(self) -> bool:
         ipv6 = self.tables.get(Family.IPV6, Installed())
-        return ipv6.has_marker(Table.NAT, LO_ADDRESS)
+        return ipv6.has_marker(Table.NAT, LO_ADDRESS) or LO_ADDRESS in self.native
 
 
-def _read(host: Host, *, needs_ipv6: bool) -> _State:
-    tables = {Family.IPV4: read_tables(host.save(Family.IPV4))}
-    try:
-        tables[Family.IPV6] = read_tables(host.save(Family.IPV6))
-    except CaptureError:
-        # Without ip6tables there can be no rule of ours in IPv6.
-        if needs_ipv6:
-            raise
-    return _State(tables, read_routes(host))
+def _families(settings: CaptureSettings) -> tuple[Family, ...]:
+    return (Family.IPV4, Family.IPV6) if settings.ipv6 else (Family.IPV4,)
+
+
+def _read(host: Host, *, needs: Collection[Family]) -> _State:
+    """The state; the iptables of families that are not needed may be absent."""
+    tables: dict[Family, Installed] = {}
+    for family in Family:
+        try:
+            tables[family] = read_tables(host.save(family))
+        except CaptureError:
+            # Without its program there can be no rule of ours in a family.
+            if family in needs:
+                raise
+    return _State(tables, host.native_tables(), read_routes(host))
+
+
+def _read_for_cleaning(host: Host) -> _State:
+    # Where native tables are, iptables need not be installed.
+    return _read(host, needs=() if host.native_tables() else (Family.IPV4,))
+
+
+def _native(settings: CaptureSettings, state: _State) -> str:
+    rules = {family: capture_rules(settings, family) for family in Family}
+    return native_text(rules, marked=state.address_is_ours or not state.routes.address)
 
 
 def _wanted(settings: CaptureSettings, family: Family, state: _State) -> Wanted:
@@ -101,7 +129,13 @@ def _wanted(settings: CaptureSettings, family: Family, state: _State) -> Wanted:
 
 
 def _change(
-    host: Host, state: _State, wanted: Mapping[Family, Wanted], routes: Routes, *, force: bool
+    host: Host,
+    state: _State,
+    wanted: Mapping[Family, Wanted],
+    routes: Routes,
+    *,
+    native: str,
+    force: bool = False,
 ) -> Outcome:
     texts = {
         family: transition_text(installed, wanted[family], force=force)
@@ -111,15 +145,22 @@ def _change(
     pending = {family: text for family, text in texts.items() if text}
     for family, text in pending.items():
         host.restore(family, text, test=True)
+    if native:
+        host.load_native(native, test=True)
     with _undone_on_failure(host) as done, _restored_on_failure(host, state, pending):
         for step in steps:
             host.ip(step.family, *step.do)
             done.append(step)
         for family, text in pending.items():
             host.restore(family, text)
+        if native:
+            # The last step, and one transaction: it leaves nothing to be undone.
+            host.load_native(native)
     for family in pending:
         _drop_tables_we_made(host, family, state.tables[family], wanted[family])
-    return Outcome(bool(pending or steps), texts)
+    # Native tables are loaded each time; what counts is whether they came out different.
+    changed = bool(pending or steps) or (bool(native) and host.native_tables() != state.native)
+    return Outcome(changed, texts)
 
 
 @contextlib.contextmanager

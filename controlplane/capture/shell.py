@@ -21,6 +21,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 
 from controlplane.capture.errors import CaptureError
+from controlplane.capture.nftables import our_tables
 from controlplane.capture.rules import Family
 
 _TIMEOUT: Final = 20.0
@@ -49,6 +50,12 @@ class Host(Protocol):
 
     def delete_table(self, family: Family, table: str) -> None:
         """Delete an empty table where that is possible; do nothing where it is not."""
+
+    def native_tables(self) -> str:
+        """Return our tables of nftables as `nft` lists them; empty when there are none."""
+
+    def load_native(self, text: str, *, test: bool = False) -> None:
+        """Load a text in one transaction; `test` only checks it. Raises CaptureError."""
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -136,6 +143,26 @@ class Shell:
             return
         self._run([nft, "delete", "table", "ip" if family is Family.IPV4 else "ip6", table])
 
+    def native_tables(self) -> str:
+        """Return what `nft` lists of our tables; without nft there can be none."""
+        nft = shutil.which("nft", path=self._path)
+        if nft is None:
+            return ""
+        listed: list[str] = []
+        for table in our_tables(self._run([nft, "list", "tables"]).output):
+            finished = self._run([nft, "--stateless", "list", "table", *table.split()])
+            if finished.code != 0:
+                raise CaptureError(f"the nftables rules cannot be read: {_reason(finished.error)}")
+            listed.append(finished.output)
+        return "".join(listed)
+
+    def load_native(self, text: str, *, test: bool = False) -> None:
+        """Load the text with `nft`, or only check it."""
+        command = [self._program("nft", "nftables"), "--file", "-"]
+        finished = self._run([*command, "--check"] if test else command, stdin=text)
+        if finished.code != 0:
+            raise CaptureError(_native_refusal(text, finished.error))
+
     def _iptables(self, family: Family, tool: Literal["save", "restore"]) -> str:
         base = "iptables" if family is Family.IPV4 else "ip6tables"
         variant = f"-{self._variant}" if self._variant else ""
@@ -186,6 +213,17 @@ def _reason(error: str) -> str:
     ]
     text = " ".join(kept)
     return re.sub(r"^ip6?tables\S* v\S+ \(\S+\): *", "", text).rstrip(".") or "no reason was given"
+
+
+def _native_refusal(text: str, error: str) -> str:
+    first = next((line.strip() for line in error.splitlines() if line.strip()), "")
+    reason = first.rpartition("Error: ")[2] or "no reason was given"
+    sentence = f"the nftables rules were refused: {reason}"
+    numbered = re.search(r":(\d+):\d+-\d+: ", first)
+    lines = text.splitlines()
+    if numbered and 0 < int(numbered[1]) <= len(lines):
+        sentence += f" (`{lines[int(numbered[1]) - 1].strip()}`)"
+    return sentence
 
 
 def _refusal(family: Family, text: str, error: str) -> str:

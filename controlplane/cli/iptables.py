@@ -23,6 +23,7 @@ from controlplane.capture.config import (
 )
 from controlplane.capture.errors import CaptureError
 from controlplane.capture.facts import dns_servers, has_ipv6, reachable_addresses
+from controlplane.capture.nftables import native_text
 from controlplane.capture.render import restore_text
 from controlplane.capture.rules import Family, capture_rules
 from controlplane.capture.shell import Shell, Variant
@@ -69,6 +70,7 @@ def iptables(
     cleanup_only: flag.CleanupOnly = False,
     network_namespace: flag.NetworkNamespace = "",
     force_iptables_binary: flag.ForceIptablesBinary = "",
+    native_nftables: flag.NativeNftables = False,
     force_apply: flag.ForceApply = False,
     skip_rule_apply: flag.SkipRuleApply = False,
     run_validation: flag.RunValidation = False,
@@ -79,17 +81,11 @@ def iptables(
     restore_format: flag.RestoreFormat = True,
     trace_logging: flag.TraceLogging = False,
     host_nsenter_exec: flag.HostNsenterExec = False,
-    native_nftables: flag.NativeNftables = False,
     log_output_level: flag.LogOutputLevel = "",
     log_as_json: flag.LogAsJson = False,
 ) -> None:
     """Send a pod's connections through its sidecar, by iptables."""
     try:
-        if native_nftables:
-            raise UsageError(
-                "--native-nftables is not available; leave it out, iptables-nft makes nftables "
-                "rules too"
-            )
         if trace_logging:
             _warn("--iptables-trace-logging has no effect any more")
         shell = Shell(
@@ -131,11 +127,15 @@ def iptables(
         if run_validation and network_namespace:
             raise UsageError("--run-validation works in this process's own namespace only")
         if dry_run:
-            for family in Family:
-                _show(family, restore_text(capture_rules(settings, family)))
+            rules = {family: capture_rules(settings, family) for family in Family}
+            if native_nftables:
+                _show("nftables", native_text(rules, marked=settings.ipv6))
+                return
+            for family, listed in rules.items():
+                _show(family.value, restore_text(listed))
             return
         if not skip_rule_apply:
-            outcome = apply(settings, shell, force=force_apply)
+            outcome = apply(settings, shell, force=force_apply, native=native_nftables)
             families = "IPv4 and IPv6" if settings.ipv6 else "IPv4"
             typer.echo(
                 f"capture rules loaded ({families})"
@@ -164,8 +164,11 @@ def _accepted(flags: CaptureFlags) -> CaptureSettings:
 
 def _clean(shell: Shell, *, dry_run: bool) -> None:
     if dry_run:
-        for family, text in cleaning_texts(shell).items():
-            _show(family, text)
+        texts, native = cleaning_texts(shell)
+        for family, text in texts.items():
+            _show(family.value, text)
+        if native:
+            _show("nftables", native)
         return
     outcome = clean(shell)
     typer.echo("capture rules removed" if outcome.changed else "there are no capture rules")
@@ -211,8 +214,8 @@ def _default_user() -> str:
         return "1337"
 
 
-def _show(family: Family, text: str) -> None:
-    typer.echo(f"# {family.value}\n{text}", nl=False)
+def _show(what: str, text: str) -> None:
+    typer.echo(f"# {what}\n{text}", nl=False)
 
 
 def _warn(sentence: str) -> None:

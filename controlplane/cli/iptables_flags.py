@@ -276,7 +276,8 @@ DryRun = Annotated[
         "--dry-run",
         "-n",
         env="DRY_RUN",
-        about="Change nothing; print the input of iptables-restore, '# ipv4' then '# ipv6'.",
+        about="Change nothing; print the input of iptables-restore, '# ipv4' then '# ipv6', or with "
+        "--native-nftables that of nft.",
     ),
 ]
 CleanupOnly = Annotated[
@@ -305,6 +306,14 @@ ForceIptablesBinary = Annotated[
         panel=RUN,
         env="FORCE_IPTABLES_BINARY",
         about="nft or legacy: use iptables-nft or iptables-legacy, not the host's default.",
+    ),
+]
+NativeNftables = Annotated[
+    bool,
+    switch_option(
+        "--native-nftables",
+        env="NATIVE_NFTABLES",
+        about="Make tables of nftables with nft, in the place of rules of iptables.",
     ),
 ]
 ForceApply = Annotated[
@@ -363,9 +372,6 @@ TraceLogging = Annotated[
 ]
 HostNsenterExec = Annotated[
     bool, switch_option("--host-nsenter-exec", hidden=True, about="Always so.")
-]
-NativeNftables = Annotated[
-    bool, switch_option("--native-nftables", hidden=True, about="Not available.")
 ]
 LogOutputLevel = Annotated[
     str, text_option("--log_output_level", panel=RUN, hidden=True, about="Has no effect.")

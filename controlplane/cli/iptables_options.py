@@ -30,7 +30,9 @@ Leave a database and the cloud's metadata service alone:
   pylot iptables -b '*' -i '*' -o 5432 -x 169.254.169.254/32
 Answer DNS in the pod's own agent (port 15053):
   pylot iptables -b '*' -i '*' --redirect-dns
-Take everything away again:
+The same with nftables, where iptables is not installed:
+  pylot iptables -b '*' -i '*' --native-nftables
+Take everything away again, of either kind:
   pylot iptables --cleanup-only
 
 Running it again is safe: what is right stays untouched, what differs is replaced in one step. When

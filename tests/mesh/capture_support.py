@@ -88,8 +88,9 @@ def namespace(name: str) -> Iterator[str]:
 
 
 def tables(name: str) -> dict[str, list[str]]:
-    """Return what iptables-save shows for both families, without comments and counters."""
-    return {
+    """Return what is in the tables: of iptables for both families, without comments and counters,
+    and of nftables what iptables does not show."""
+    found = {
         tool: [
             line.partition(" [")[0]
             for line in run_in(name, tool).stdout.splitlines()
@@ -97,6 +98,10 @@ def tables(name: str) -> dict[str, list[str]]:
         ]
         for tool in ("iptables-save", "ip6tables-save")
     }
+    if shutil.which("nft", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"):
+        listed = run_in(name, "nft", "--stateless", "list", "ruleset").stdout.split("\n}\n")
+        found["nft"] = [table for table in listed if "istio-proxy-" in table]
+    return found
 
 
 def routing(name: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Capture in real network namespaces: what happens to a connection is what the flags promise."""
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -75,6 +77,11 @@ def everything(**flags: object) -> CaptureSettings:
     return accepted(**(common | flags))
 
 
+HAS_NFT = shutil.which("nft", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
+NEEDS_NFT = pytest.mark.skipif(not HAS_NFT, reason="needs the program `nft`")
+KINDS = ("iptables", "nftables")
+SOAK = int(os.environ.get("PYLOT_SOAK") or 1)
+
 # --- the life of the rules -----------------------------------------------------------------------
 
 VARIETIES = {
@@ -95,14 +102,17 @@ VARIETIES = {
 }
 
 
+@pytest.mark.parametrize("native", [False, pytest.param(True, marks=NEEDS_NFT)], ids=KINDS)
 @pytest.mark.parametrize("variety", VARIETIES)
-def test_applied_twice_cleaned_applied_gives_the_same_rules(fresh: str, variety: str) -> None:
+def test_applied_twice_cleaned_applied_gives_the_same_rules(
+    fresh: str, variety: str, native: bool
+) -> None:
     wanted, host = VARIETIES[variety], Shell(namespace=fresh)
     tables_before, routing_before = tables(fresh), routing(fresh)
 
-    assert apply(wanted, host).changed
+    assert apply(wanted, host, native=native).changed
     first = tables(fresh), routing(fresh)
-    assert not apply(wanted, host).changed, "a second run of the same settings changes nothing"
+    assert not apply(wanted, host, native=native).changed, "the same settings change nothing"
     assert (tables(fresh), routing(fresh)) == first
 
     assert clean(host).changed
@@ -110,8 +120,55 @@ def test_applied_twice_cleaned_applied_gives_the_same_rules(fresh: str, variety:
     assert routing(fresh) == routing_before
     assert not clean(host).changed
 
-    assert apply(wanted, host).changed
+    assert apply(wanted, host, native=native).changed
     assert (tables(fresh), routing(fresh)) == first
+
+
+@NEEDS_NFT
+@pytest.mark.parametrize("native", [False, True], ids=KINDS)
+def test_one_kind_of_rules_takes_the_place_of_the_other(fresh: str, native: bool) -> None:
+    host = Shell(namespace=fresh)
+    apply(VARIETIES["tproxy"], host, native=native)
+    directly = tables(fresh), routing(fresh)
+    clean(host)
+    apply(VARIETIES["dns"], host, native=not native)
+
+    assert apply(VARIETIES["tproxy"], host, native=native).changed
+
+    assert (tables(fresh), routing(fresh)) == directly
+
+
+@NEEDS_NFT
+def test_native_tables_need_no_iptables(fresh: str) -> None:
+    class Bare(Shell):
+        def save(self, family: Family) -> str:
+            raise CaptureError(f"no iptables for {family}")
+
+    before = tables(fresh), routing(fresh)
+    assert apply(VARIETIES["tproxy"], Bare(namespace=fresh), native=True).changed
+    assert clean(Bare(namespace=fresh)).changed
+    assert (tables(fresh), routing(fresh)) == before
+    with pytest.raises(CaptureError, match="no iptables"):
+        clean(Bare(namespace=fresh))
+
+
+@NEEDS_NFT
+def test_what_nft_refuses_is_one_sentence_and_changes_nothing(fresh: str) -> None:
+    class Broken(Shell):
+        broken = True
+
+        def load_native(self, text: str, *, test: bool = False) -> None:
+            late = text.replace("redirect to :15001", "redirect to :99999")
+            super().load_native(late if self.broken and not test else text, test=test)
+
+    host = Broken(namespace=fresh)
+    apply(VARIETIES["dns"], host)
+    before = tables(fresh), routing(fresh)
+    with pytest.raises(CaptureError) as error:
+        apply(VARIETIES["tproxy"], host, native=True)
+    assert str(error.value).startswith("the nftables rules were refused: ")
+    assert str(error.value).endswith("redirect to :99999`); nothing was changed")
+    assert (tables(fresh), routing(fresh)) == before
 
 
 @pytest.mark.parametrize("later", VARIETIES)
@@ -462,8 +519,8 @@ def _captures_server(settings: CaptureSettings, server: str) -> bool:
             return server in (*ipv4, *ipv6)
 
 
-def check(bed: Pair, wanted: CaptureSettings) -> None:
-    apply(wanted, Shell(namespace=bed.pod))
+def check(bed: Pair, wanted: CaptureSettings, *, native: bool) -> None:
+    apply(wanted, Shell(namespace=bed.pod), native=native)
     # Connections of the rules of before are remembered; each example starts without them.
     run_in(bed.pod, "conntrack", "-F", check=False)
     for version in (4, 6) if wanted.ipv6 else (4,):
@@ -476,18 +533,19 @@ def check(bed: Pair, wanted: CaptureSettings) -> None:
         assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("native", [False, pytest.param(True, marks=NEEDS_NFT)], ids=KINDS)
 @pytest.mark.parametrize("mode", ["REDIRECT", "TPROXY"])
 @pytest.mark.parametrize("dns", [False, True])
-def test_the_usual_sidecar_meets_every_promise(bed: Pair, mode: str, dns: bool) -> None:
-    check(
-        bed,
-        everything(
-            mode=mode,
-            exclude_inbound_ports="15090,15021,15020",
-            redirect_dns=dns,
-            dns_servers=(SERVERS[4][0], SERVERS[6][0], "127.0.0.53"),
-        ),
+def test_the_usual_sidecar_meets_every_promise(
+    bed: Pair, mode: str, dns: bool, native: bool
+) -> None:
+    wanted = everything(
+        mode=mode,
+        exclude_inbound_ports="15090,15021,15020",
+        redirect_dns=dns,
+        dns_servers=(SERVERS[4][0], SERVERS[6][0], "127.0.0.53"),
     )
+    check(bed, wanted, native=native)
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -558,18 +616,18 @@ FLAGS = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=60,
+    max_examples=60 * SOAK,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(flags=FLAGS, groups=GROUPS)
+@given(flags=FLAGS, groups=GROUPS, native=st.sampled_from([False, True][: 1 + HAS_NFT]))
 def test_for_any_flags_every_packet_meets_the_fate_they_promise(
-    bed: Pair, flags: dict[str, object], groups: dict[str, str]
+    bed: Pair, flags: dict[str, object], groups: dict[str, str], native: bool
 ) -> None:
     wanted = accepted(**(flags | groups))
-    check(bed, wanted)
-    assert not apply(wanted, Shell(namespace=bed.pod)).changed
+    check(bed, wanted, native=native)
+    assert not apply(wanted, Shell(namespace=bed.pod), native=native).changed
 
 
 def test_no_namespace_of_ours_outlives_its_test() -> None:

@@ -346,8 +346,69 @@ CASES = {
     ),
 }
 
+NATIVE = {
+    "native": Case(
+        "-i * -x 10.1.0.0/16 -b * -d 15090,8000:8100 -o 22 --redirect-dns",
+        servers="10.96.0.10",
+        present=(
+            "table ip istio-proxy-nat {",
+            "chain ISTIO_INBOUND {",
+            "tcp dport 15008 return",
+            "tcp dport 15090 return",
+            "tcp dport 8000-8100 return",
+            "meta l4proto tcp jump ISTIO_IN_REDIRECT",
+            "chain ISTIO_REDIRECT {",
+            "meta l4proto tcp redirect to :15001",
+            "chain ISTIO_IN_REDIRECT {",
+            "meta l4proto tcp redirect to :15006",
+            "chain PREROUTING {",
+            "type nat hook prerouting priority -100; policy accept;",
+            "meta l4proto tcp jump ISTIO_INBOUND",
+            "chain OUTPUT {",
+            "type nat hook output priority -100; policy accept;",
+            "jump ISTIO_OUTPUT",
+            "chain ISTIO_OUTPUT {",
+            "tcp dport 22 return",
+            'oifname "lo" ip saddr 127.0.0.6/32 return',
+            'oifname "lo" ip daddr != 127.0.0.1/32 tcp dport != { 53, 15008 } meta skuid 1337 '
+            "jump ISTIO_IN_REDIRECT",
+            'oifname "lo" tcp dport != 53 meta skuid != 1337 return',
+            "meta skuid 1337 return",
+            "jump ISTIO_OUTPUT_DNS",
+            "ip daddr 127.0.0.1/32 return",
+            "ip daddr 10.1.0.0/16 return",
+            "jump ISTIO_REDIRECT",
+            "udp dport 53 ip daddr 10.96.0.10/32 redirect to :15053",
+            "table ip istio-proxy-raw {",
+            "udp dport 53 meta skuid 1337 ct zone set 1",
+            "udp sport 53 ip saddr 10.96.0.10/32 ct zone set 1",
+            "table ip6 istio-proxy-nat {",
+            "chain PYLOT_LO_ADDRESS {",
+        ),
+        absent=("COMMIT", "-A ", "mangle"),
+    ),
+    "native-tproxy": Case(
+        "-m TPROXY -b 80 -i * -k vm0 -c et+ --drop-invalid",
+        present=(
+            "table ip istio-proxy-mangle {",
+            'iifname "vm0" return',
+            'iifname "et*" return',
+            "ct state invalid jump ISTIO_DROP",
+            "type route hook output priority -150; policy accept;",
+            'meta l4proto tcp oifname "lo" meta mark 1337 return',
+            "meta l4proto tcp ct mark 1337 meta mark set ct mark",
+            "ip daddr != 127.0.0.1/32 meta l4proto tcp tproxy to :15006 meta mark set 1337 accept",
+            "ip daddr != 127.0.0.1/32 meta l4proto tcp drop",
+            'meta l4proto tcp iifname "lo" meta mark != 1338 return',
+            "tcp dport 80 ct state related,established jump ISTIO_DIVERT",
+            "tcp dport 80 jump ISTIO_TPROXY",
+            'iifname "vm0" jump ISTIO_REDIRECT',
+        ),
+    ),
+}
 
-def sections(arguments: str, servers: str) -> tuple[str, dict[str, list[str]]]:
+
+def printed(arguments: str, servers: str) -> str:
     app = typer.Typer()
     app.callback()(lambda: None)
     register(app)
@@ -358,9 +419,14 @@ def sections(arguments: str, servers: str) -> tuple[str, dict[str, list[str]]]:
         env={"PYLOT_IPTABLES_IPV6": "true", "PYLOT_IPTABLES_DNS_SERVERS": servers},
     )
     assert result.exit_code == 0, result.output
-    ipv4, ipv6 = result.stdout.split("# ipv6\n")
+    return result.stdout
+
+
+def sections(arguments: str, servers: str) -> tuple[str, dict[str, list[str]]]:
+    text = printed(arguments, servers)
+    ipv4, ipv6 = text.split("# ipv6\n")
     assert ipv4.startswith("# ipv4\n")
-    return result.stdout, {"ipv4": ipv4.splitlines(), "ipv6": ipv6.splitlines()}
+    return text, {"ipv4": ipv4.splitlines(), "ipv6": ipv6.splitlines()}
 
 
 def in_order(lines: list[str], wanted: tuple[str, ...]) -> None:
@@ -375,7 +441,7 @@ def in_order(lines: list[str], wanted: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_rules_of_the_flags(name: str) -> None:
     case = CASES[name]
-    printed, families = sections(case.arguments, case.servers)
+    text, families = sections(case.arguments, case.servers)
 
     in_order(families["ipv4"], case.present)
     in_order(families["ipv6"], case.ipv6_present)
@@ -384,12 +450,26 @@ def test_rules_of_the_flags(name: str) -> None:
 
     file = FOLDER / f"{name}.txt"
     if os.environ.get("PYLOT_REWRITE_GOLDEN"):
-        file.write_text(printed, encoding="utf-8")
-    assert printed == file.read_text(encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
+    assert text == file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_the_same_rules_in_the_words_of_nftables(name: str) -> None:
+    case = NATIVE[name]
+    result = printed(f"{case.arguments} --native-nftables", case.servers)
+    lines = [line.strip() for line in result.splitlines()]
+    assert lines[0] == "# nftables"
+    in_order(lines, case.present)
+    assert not [line for line in lines if any(word in line for word in case.absent)]
+    file = FOLDER / f"{name}.txt"
+    if os.environ.get("PYLOT_REWRITE_GOLDEN"):
+        file.write_text(result, encoding="utf-8")
+    assert result == file.read_text(encoding="utf-8")
 
 
 def test_every_golden_file_belongs_to_a_case() -> None:
-    assert {file.stem for file in FOLDER.glob("*.txt")} == set(CASES)
+    assert {file.stem for file in FOLDER.glob("*.txt")} == {*CASES, *NATIVE}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -117,14 +117,17 @@ def test_dual_stack_makes_rules_of_both_families_unless_the_host_has_no_ipv6() -
         (("--force-iptables-binary", "xt"), {}, "'xt' is neither nft nor legacy"),
         (("--probe-timeout", "soon"), {}, "'soon' is not a time"),
         (("--iptables-probe-port", "0"), {}, "'0' is not a port"),
-        (("--native-nftables",), {}, "--native-nftables is not available"),
         (("--run-validation", "--network-namespace", "x"), {}, "own namespace only"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(
-    arguments: tuple[str, ...], environment: dict[str, str], sentence: str
+    arguments: tuple[str, ...],
+    environment: dict[str, str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Without --dry-run: nothing may be tried before the flags are right.
+    monkeypatch.setattr("controlplane.cli.iptables.apply", pytest.fail)
     result = run(*arguments, **environment)
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
