@@ -276,8 +276,8 @@ DryRun = Annotated[
         "--dry-run",
         "-n",
         env="DRY_RUN",
-        about="Change nothing; print the input of iptables-restore, '# ipv4' then '# ipv6', or with "
-        "--native-nftables that of nft.",
+        about="Change nothing; print the input of iptables-restore, '# ipv4' then '# ipv6', or "
+        "with --native-nftables that of nft.",
     ),
 ]
 CleanupOnly = Annotated[
