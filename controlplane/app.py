@@ -19,6 +19,7 @@ from typing import Any, Final
 import structlog
 
 from controlplane import __version__
+from controlplane.admission.webhook import add_validation
 from controlplane.ads.log import LogReporter
 from controlplane.ads.pusher import Pusher
 from controlplane.ads.reporter import Reporters
@@ -204,6 +205,7 @@ class App:
             ),
             InjectionMetrics(self._metrics.registry),
         )
+        add_validation(app, revision=settings.revision, metrics=self._metrics)
         runner = await listen(app, address.host, address.port, tls=tls)
         stack.push_async_callback(runner.cleanup)
         renewal = asyncio.create_task(keep_certificate(tls, current, loaded=first))

@@ -40,7 +40,7 @@ def serve(
     ] = ":15012",
     http_addr: Annotated[str, typer.Option(help="/ready and /debug.")] = ":8080",
     monitoring_addr: Annotated[str, typer.Option(help="/metrics, /version, /debug.")] = ":15014",
-    https_addr: Annotated[str, typer.Option(help="Webhooks: /inject.")] = ":15017",
+    https_addr: Annotated[str, typer.Option(help="Webhooks: /inject, /validate.")] = ":15017",
     tls_cert_file: Annotated[
         Path | None,
         typer.Option(

@@ -117,10 +117,22 @@ class Metrics:
             "pilot_total_rejected_configs", "Objects left out because they are invalid."
         )
         self._validation_failed = self._counter(
-            "galley_validation_failed", "Objects that failed validation.", "group", "resource"
+            "galley_validation_failed",
+            "Objects that failed validation.",
+            "group",
+            "version",
+            "resource",
+            "reason",
         )
         self._validation_passed = self._counter(
-            "galley_validation_passed", "Objects that passed validation.", "group", "resource"
+            "galley_validation_passed",
+            "Objects that passed validation.",
+            "group",
+            "version",
+            "resource",
+        )
+        self._validation_errors = self._counter(
+            "galley_validation_http_error", "Requests to validate that are none.", "status"
         )
         self._config_events = self._counter(
             "pilot_k8s_cfg_events", "Events of configuration objects.", "type", "event"
@@ -241,10 +253,17 @@ class Metrics:
         """An object was left out because it is invalid."""
         self._rejected_configs.inc()
 
-    def validated(self, group: str, resource: str, *, passed: bool) -> None:
-        """The webhook or a source has checked an object."""
-        counter = self._validation_passed if passed else self._validation_failed
-        counter.labels(group=group, resource=resource).inc()
+    def validated(self, group: str, version: str, resource: str, *, failure: str) -> None:
+        """The webhook has checked an object; `failure` is why it was refused, empty if not."""
+        labels = {"group": group, "version": version, "resource": resource}
+        if failure:
+            self._validation_failed.labels(**labels, reason=failure).inc()
+        else:
+            self._validation_passed.labels(**labels).inc()
+
+    def validation_http_error(self, status: int) -> None:
+        """The webhook was sent something that is no question about an object."""
+        self._validation_errors.labels(status=str(status)).inc()
 
     def source_events(self, kind: str, event: str, number: int, *, config: bool) -> None:
         """An API server told `number` times `add`, `update`, `updatesame` or `delete` of a kind."""

@@ -1,9 +1,8 @@
-"""One AdmissionReview in, one out: what the API server asks before it makes a pod.
+"""What becomes of a pod that the API server asks about before it makes it.
 
-Owns the messages of admission.k8s.io, v1 and v1beta1, and what the address of the webhook says
-about the cluster. Must not know HTTP. The rule that is easy to break: every review that names a
-request is answered with its uid, also when we failed, or the API server reports a broken webhook
-instead of our sentence.
+Owns the answer to a review, and what the address of the webhook says about the cluster. Must not
+know HTTP. The rule that is easy to break: every review that names a request is answered with its
+uid, also when we failed, or the API server reports a broken webhook instead of our sentence.
 
 Our own mistakes refuse the pod, and say that they are ours: a pod that starts without its
 sidecar would be outside of the mesh's policies without anybody noticing.
@@ -11,13 +10,13 @@ sidecar would be outside of the mesh's policies without anybody noticing.
 
 from __future__ import annotations
 
-import base64
 import enum
 from collections.abc import Callable, Mapping
 from typing import Any, Final, assert_never
 
 import msgspec
 
+from controlplane.admission.review import INVALID, OUR_MISTAKE, Review, allow, decode, refuse
 from controlplane.inject.config import InjectConfig
 from controlplane.inject.errors import InjectConfigError
 from controlplane.inject.names import INJECT
@@ -28,14 +27,7 @@ from controlplane.model.mesh import MeshConfig
 NamespaceLabels = Callable[[str], Mapping[str, str] | None]
 """Returns the labels of a namespace, None when it is not known (the API server has chosen then)."""
 
-_VERSIONS: Final = frozenset({"admission.k8s.io/v1", "admission.k8s.io/v1beta1"})
 _VARIABLES: Final = {"cluster": "ISTIO_META_CLUSTER_ID", "net": "ISTIO_META_NETWORK"}
-_WARNING_LIMIT: Final = 250
-"""The API server cuts longer warnings."""
-
-
-class ReviewError(Exception):
-    """What came is no AdmissionReview, so that there is no uid to answer."""
 
 
 class Result(enum.Enum):
@@ -67,8 +59,8 @@ class Injector(msgspec.Struct, frozen=True, kw_only=True):
 
 def review(body: bytes, path: str, injector: Callable[[], Injector]) -> Answer:
     """Return the answer to the body of a request to this path; raises ReviewError only."""
-    asked = _decode(body)
-    request = asked["request"]
+    asked = decode(body)
+    request = asked.request
     pod = request.get("object")
     namespace = str(request.get("namespace") or "default")
     kind = request.get("kind")
@@ -91,7 +83,7 @@ def review(body: bytes, path: str, injector: Callable[[], Injector]) -> Answer:
                 return _answer(asked, Result.SKIPPED, subject, str(decision))
             case Refused(problems=problems):
                 text = f"sidecar injection of {subject}: {'; '.join(problems)}"
-                return _answer(asked, Result.REFUSED, subject, text, message=text, code=400)
+                return _answer(asked, Result.REFUSED, subject, text, message=text)
             case Injected(pod=made, decision=decision, warnings=warnings):
                 return _answer(
                     asked,
@@ -123,68 +115,31 @@ def environment(path: str) -> dict[str, str]:
     return found
 
 
-def _decode(body: bytes) -> dict[str, Any]:
-    try:
-        asked = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ReviewError(f"the body is not JSON: {error}") from None
-    if not isinstance(asked, dict) or asked.get("kind") != "AdmissionReview":
-        raise ReviewError("the body is not an AdmissionReview")
-    if asked.get("apiVersion") not in _VERSIONS:
-        raise ReviewError(
-            f"apiVersion {asked.get('apiVersion')!r} of the AdmissionReview is none of "
-            f"{', '.join(sorted(_VERSIONS))}"
-        )
-    request = asked.get("request")
-    if not isinstance(request, dict) or not isinstance(request.get("uid"), str):
-        raise ReviewError("the AdmissionReview has no request with a uid")
-    return asked
-
-
 def _answer(
-    asked: Mapping[str, Any],
+    asked: Review,
     result: Result,
     subject: str,
     text: str,
     *,
     patch: list[dict[str, Any]] | None = None,
     message: str = "",
-    code: int = 0,
+    code: int = INVALID,
     warnings: tuple[str, ...] = (),
     error: Exception | None = None,
 ) -> Answer:
-    response: dict[str, Any] = {"uid": asked["request"]["uid"], "allowed": not message}
     if message:
-        response["status"] = {
-            "status": "Failure",
-            "message": message,
-            "reason": "Invalid" if code == 400 else "InternalError",
-            "code": code,
-        }
-    if patch:
-        response["patchType"] = "JSONPatch"
-        response["patch"] = base64.b64encode(msgspec.json.encode(patch)).decode()
-    if warnings and asked["apiVersion"] == "admission.k8s.io/v1":
-        response["warnings"] = [warning[:_WARNING_LIMIT] for warning in warnings]
-    return Answer(
-        review={
-            "apiVersion": asked["apiVersion"],
-            "kind": "AdmissionReview",
-            "response": response,
-        },
-        result=result,
-        subject=subject,
-        text=text,
-        error=error,
-    )
+        made = refuse(asked, message, code=code)
+    else:
+        made = allow(asked, patch=patch, warnings=warnings)
+    return Answer(review=made, result=result, subject=subject, text=text, error=error)
 
 
-def _failed(asked: Mapping[str, Any], subject: str, reason: str, error: Exception) -> Answer:
+def _failed(asked: Review, subject: str, reason: str, error: Exception) -> Answer:
     text = (
         f"sidecar injection of {subject} failed in the control plane (pylot), not because of the "
         f"pod: {reason}. A pod with the label {INJECT}=false starts without a sidecar"
     )
-    return _answer(asked, Result.FAILED, subject, text, message=text, code=500, error=error)
+    return _answer(asked, Result.FAILED, subject, text, message=text, code=OUR_MISTAKE, error=error)
 
 
 def _subject(pod: Mapping[str, Any], namespace: str) -> str:

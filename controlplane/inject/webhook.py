@@ -18,12 +18,11 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from controlplane.inject.admission import Answer, Injector, Result, ReviewError, review
+from controlplane.admission.http import make_admission_app, read_review
+from controlplane.admission.review import ReviewError
+from controlplane.inject.admission import Answer, Injector, Result, review
 from controlplane.inject.certificate import GetCertificate, ServingCertificate, load
 from controlplane.inject.errors import CertificateError
-
-MAX_BODY: Final = 8 * 1024 * 1024
-"""Bytes. A pod has at most 1.5 MiB in etcd; a review may hold it twice."""
 
 CHECK_INTERVAL: Final = 2.0
 """Seconds between two looks at the certificate: files cost a few stat calls each time."""
@@ -71,13 +70,12 @@ def make_webhook_app(
 ) -> web.Application:
     """Return the application of `--https-addr`: `/inject`, `/inject/cluster/C/net/N`, `/ready`.
 
-    Other webhooks (`/validate`) can be added to its router.
+    Other webhooks can be added to its router.
     """
-    app = web.Application(client_max_size=MAX_BODY)
+    app = make_admission_app()
     handler = _Handler(injector, metrics)
     app.router.add_post("/inject", handler.inject)
     app.router.add_post("/inject/{rest:.*}", handler.inject)
-    app.router.add_get("/ready", _ready)
     return app
 
 
@@ -121,9 +119,7 @@ class _Handler:
         begin = time.perf_counter()
         result = Result.FAILED
         try:
-            if request.content_type != "application/json":
-                raise web.HTTPUnsupportedMediaType(text="the content type must be application/json")
-            body = await request.read()
+            body = await read_review(request)
             answer = review(body, request.path, self._injector)
             result = answer.result
             _report(answer)
@@ -153,8 +149,3 @@ def _report(answer: Answer) -> None:
                 reason=answer.text,
                 exc_info=answer.error,
             )
-
-
-async def _ready(request: web.Request) -> web.Response:
-    del request
-    return web.Response(text="ok")

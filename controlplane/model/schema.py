@@ -22,6 +22,8 @@ from controlplane.model.meta import METADATA_IGNORED, Object, ObjectMeta
 
 Path = tuple[str | int, ...]
 _IDENTITY: Final = ("apiVersion", "kind")
+_GUESSES: Final = 20
+"""Unknown fields of one struct that are compared with the known ones: more are no misspellings."""
 
 
 class Mistake(NamedTuple):
@@ -174,9 +176,10 @@ def _walk_struct(value: Any, model: type[Model], path: Path) -> Iterator[Mistake
         field = known.get(key)
         if field is not None and entry is not None:
             yield from _walk(entry, field.type, (*path, key))
-        elif key in unknown:
+        elif field is None and key not in ignored:
             names = sorted(known.keys() | ignored)
-            message = f"unknown field {key!r}{suggestion(key, names)}"
+            hint = suggestion(key, names) if len(unknown) <= _GUESSES else ""
+            message = f"unknown field {key!r}{hint}"
             yield Mistake((*path, key), message, unknown_field=True)
     for name, field in known.items():
         if field.required and value.get(name) is None and not _spelt(name, unknown):
@@ -185,7 +188,7 @@ def _walk_struct(value: Any, model: type[Model], path: Path) -> Iterator[Mistake
 
 def _spelt(name: str, unknown: list[str]) -> bool:
     """Whether one of the unknown fields is probably the missing one, misspelt."""
-    lowered = [key.lower() for key in unknown]
+    lowered = [key.lower() for key in unknown[:_GUESSES]]
     return bool(difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5))
 
 

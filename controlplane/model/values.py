@@ -15,6 +15,7 @@ from typing import Final
 from controlplane.model.base import Duration
 from controlplane.model.diagnostics import Level
 from controlplane.model.matching import StringMatch
+from controlplane.model.re2 import re2_problem
 from controlplane.model.schema import Finding, Path
 
 INVALID: Final = "IST0106"  # Istio's SchemaValidationError
@@ -26,8 +27,6 @@ _LABEL: Final = r"[a-zA-Z0-9]([-a-zA-Z0-9_]*[a-zA-Z0-9])?"
 _HOST: Final = re.compile(rf"(?=.{{1,255}}$){_LABEL}(\.{_LABEL})*\.?")
 _DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _HEADER: Final = re.compile(r":?[-!#$%&'*+.^_`|~0-9A-Za-z]+")
-# What RE2 does not have and Python's `re` has: looking around, references back, atoms.
-_NOT_RE2: Final = re.compile(r"\(\?(<?[=!]|>|P=|\()|\\[1-9]|[*+?}]\+")
 
 
 def error(path: Path, message: str) -> Finding:
@@ -109,26 +108,9 @@ def duration(
 
 def regex(path: Path, pattern: str) -> Iterator[Finding]:
     """A pattern of RE2, as far as that can be told without RE2."""
-    if len(pattern) > 1024:
-        yield error(path, "the pattern is longer than 1024 characters")
-        return
-    found = _NOT_RE2.search(_without_literals(pattern))
-    if found:
-        yield error(path, f"the pattern uses {found[0]!r}, which RE2 does not have")
-        return
-    try:
-        # RE2 spells some classes differently; what Python cannot read for that reason is let be.
-        re.compile(re.sub(r"\\[pP](\{[^}]*\}|\w)|\\C|\\Q.*?\\E|\[\[:\^?\w+:\]", "a", pattern))
-    except (re.error, RecursionError, OverflowError) as problem:
-        if "global flags" not in str(problem) and "bad escape \\z" not in str(problem):
-            yield error(path, f"the pattern is not valid: {problem}")
-
-
-def _without_literals(pattern: str) -> str:
-    r"""Return the pattern without escaped backslashes, `\Q..\E` and character classes."""
-    text = re.sub(r"\\\\|\\[pP]\{[^}]*\}", "a", pattern)
-    text = re.sub(r"\\Q.*?(\\E|$)", "", text)
-    return re.sub(r"(?<!\\)\[\^?\]?(\\.|[^\]\\])*\]", "a", re.sub(r"\\[^1-9]", "a", text))
+    problem = re2_problem(pattern)
+    if problem:
+        yield error(path, f"the pattern {problem}")
 
 
 def string_match(

@@ -8,6 +8,7 @@ nobody here has heard of.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -26,6 +27,8 @@ from controlplane.sources.metadata import MetadataError, finish_metadata
 
 SCHEMA: Final = "IST0106"  # Istio's SchemaValidationError
 SCHEMA_WARNING: Final = "IST0133"  # Istio's SchemaWarning
+MAX_FINDINGS: Final = 100
+"""Findings that are listed of one object: to find and to show them costs time and memory."""
 
 
 class Read(NamedTuple):
@@ -43,12 +46,8 @@ def read_value(
     unknown_fields: Level = Level.ERROR,
 ) -> Read:
     """Return what plain data of a kind says; `problems` are those of its text."""
-    found = [Finding(Level.ERROR, SCHEMA, *problem[:2]) for problem in problems]
-    for mistake in _object_mistakes(value, kind):
-        if mistake.unknown_field and unknown_fields is not Level.ERROR:
-            found.append(Finding(unknown_fields, SCHEMA_WARNING, mistake.path, mistake.message))
-        else:
-            found.append(Finding(Level.ERROR, SCHEMA, mistake.path, mistake.message))
+    mistaken = itertools.chain(problems, _object_mistakes(value, kind))
+    found = list(_first(_finding(mistake, unknown_fields) for mistake in mistaken))
     if _wrong(found):
         return Read(None, tuple(found))
     try:
@@ -56,7 +55,7 @@ def read_value(
     except MetadataError as error:
         path = ("metadata", error.field)
         return Read(None, (*found, Finding(Level.ERROR, SCHEMA, path, str(error))))
-    found += findings(item)
+    found += _first(findings(item))
     return Read(None if _wrong(found) else item, tuple(found))
 
 
@@ -80,6 +79,20 @@ def findings(item: Object) -> Iterator[Finding]:
     """Yield what is wrong with the values of an object that fits its type."""
     yield from validate(item)
     yield from unsupported(item)
+
+
+def _finding(mistake: Mistake, unknown_fields: Level) -> Finding:
+    if mistake.unknown_field and unknown_fields is not Level.ERROR:
+        return Finding(unknown_fields, SCHEMA_WARNING, mistake.path, mistake.message)
+    return Finding(Level.ERROR, SCHEMA, mistake.path, mistake.message)
+
+
+def _first(found: Iterator[Finding]) -> Iterator[Finding]:
+    """Yield the first findings, and of the rest only that an error is among them."""
+    yield from itertools.islice(found, MAX_FINDINGS)
+    if _wrong(found):
+        message = f"has more mistakes; the first {MAX_FINDINGS} are listed"
+        yield Finding(Level.ERROR, SCHEMA, (), message)
 
 
 def _wrong(found: Iterable[Finding]) -> bool:

@@ -12,11 +12,11 @@ import pytest
 from aiohttp import ClientConnectorCertificateError, ClientSession, TCPConnector, web
 from prometheus_client import CollectorRegistry
 
+from controlplane.admission.review import ReviewError
 from controlplane.inject.admission import (
     Answer,
     Injector,
     Result,
-    ReviewError,
     environment,
     review,
 )
