@@ -86,7 +86,7 @@ class App:
         )
         self._kubernetes: Final = self._kubernetes_source()
         self._sources: Final[tuple[Source, ...]] = (
-            *_file_sources(settings),
+            *_sources(settings),
             *(() if self._kubernetes is None else (self._kubernetes,)),
         )
         self._registry: Final = Registry(
@@ -296,7 +296,7 @@ def _first(group: BaseExceptionGroup[PylotError]) -> PylotError:
     return _first(found) if isinstance(found, BaseExceptionGroup) else found
 
 
-def _file_sources(settings: Settings) -> tuple[Source, ...]:
+def _sources(settings: Settings) -> tuple[Source, ...]:
     if settings.config_dirs or settings.mesh_config is not None:
         return (FileSource(settings.config_dirs, mesh_config=settings.mesh_config),)
     return ()

@@ -28,10 +28,10 @@ class Change(NamedTuple):
     item: Json
 
 
-def failure(code: int, reason: str = "", message: str = "no", **details: object) -> bytes:
+def failure(code: int, reason: str = "", message: str = "no") -> bytes:
     """The body of a failure, or the object of an ERROR event."""
     status = {"kind": "Status", "code": code, "reason": reason, "message": message}
-    return msgspec.json.encode(status | ({"details": details} if details else {}))
+    return msgspec.json.encode(status)
 
 
 class ModelServer:
@@ -107,9 +107,9 @@ class ModelServer:
         items = [item for _, item in state[start : start + limit]]
         return msgspec.json.encode({"kind": "ServiceList", "metadata": meta, "items": items})
 
-    def refusal(self, code: int, reason: str = "", **details: object) -> KubernetesError:
+    def refusal(self, code: int, reason: str = "") -> KubernetesError:
         """Return the exception that a client makes of a failure."""
-        return error_of(_LIST, failure(code, reason, **details), status=code)
+        return error_of(_LIST, failure(code, reason), status=code)
 
     def first(self) -> Iterator[bytes]:
         """The events of a watch that asked for the first state."""

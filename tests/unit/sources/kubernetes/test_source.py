@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -23,8 +24,10 @@ from controlplane.sources.kubernetes.reporter import Reporter
 from controlplane.sources.kubernetes.source import KubernetesSource
 from tests.unit.sources.kubernetes.fake_api import FakeApi
 
-SERVICE = {"spec": {"ports": [{"port": 80}]}}
-ROUTE = {"spec": {"hosts": ["a"], "http": [{"route": [{"destination": {"host": "a"}}]}]}}
+SERVICE: dict[str, Any] = {"spec": {"ports": [{"port": 80}]}}
+ROUTE: dict[str, Any] = {
+    "spec": {"hosts": ["a"], "http": [{"route": [{"destination": {"host": "a"}}]}]}
+}
 HOST = "virtualservices"
 
 
@@ -143,7 +146,7 @@ async def running(
 async def test_everything_is_delivered_once_and_then_each_change(streams: bool) -> None:
     api = FakeApi(streams=streams)
     api.put("services", "a", **SERVICE)
-    api.put(HOST, "b", **ROUTE)
+    api.put(ROUTES, "b", **ROUTE)
     async with running(api) as world:
         await world.until(lambda: world.synced)
         assert world.names == {"a", "b"}
@@ -240,18 +243,18 @@ async def test_a_silent_connection_is_opened_again() -> None:
 async def test_a_forbidden_kind_counts_as_empty_and_is_tried_again() -> None:
     api = FakeApi()
     api.put("services", "a", **SERVICE)
-    api.put(HOST, "b", **ROUTE)
-    api.forbidden.add(HOST)
+    api.put(ROUTES, "b", **ROUTE)
+    api.forbidden.add(ROUTES)
     async with running(api) as world:
         await world.until(lambda: world.synced)
         assert world.names == {"a"}
         (warning,) = world.source.warnings
         assert warning.startswith("cannot ")
-        assert f"{HOST}.networking.istio.io" in warning
+        assert f"{ROUTES}.networking.istio.io" in warning
         assert (
-            f'missing rule: {{apiGroups: ["networking.istio.io"], resources: ["{HOST}"]' in warning
+            f'missing rule: {{apiGroups: ["networking.istio.io"], resources: ["{ROUTES}"]' in warning
         )
-        await world.until(lambda: sum(f"/{HOST}?" in r for r in api.requests) > 4)
+        await world.until(lambda: sum(f"/{ROUTES}?" in r for r in api.requests) > 4)
         assert [said for said in world.listener.said if "forbidden" in said] == [
             f"forbidden VirtualService: {warning}"
         ]
@@ -259,7 +262,7 @@ async def test_a_forbidden_kind_counts_as_empty_and_is_tried_again() -> None:
         await world.until(lambda: world.names == {"a", "b"})
         assert world.source.warnings == ()
         assert "allowed VirtualService" in world.listener.said
-        api.forbidden.add(HOST)
+        api.forbidden.add(ROUTES)
         await world.until(lambda: world.source.warnings)
         assert world.names == {"a", "b"}, "what was there stays"
 
@@ -267,31 +270,31 @@ async def test_a_forbidden_kind_counts_as_empty_and_is_tried_again() -> None:
 async def test_a_kind_comes_and_goes_with_its_definition() -> None:
     api = FakeApi()
     api.missing |= {HOST, "gateways"}
-    api.put(HOST, "b", **ROUTE)
+    api.put(ROUTES, "b", **ROUTE)
     async with running(api) as world:
         await world.until(lambda: world.synced)
         assert world.names == set()
-        api.missing.remove(HOST)
+        api.missing.remove(ROUTES)
         await world.until(lambda: world.names == {"b"})
-        api.missing.add(HOST)
+        api.missing.add(ROUTES)
         await world.until(lambda: world.names == set())
         assert "gone VirtualService" in world.listener.said
-        api.missing.remove(HOST)
+        api.missing.remove(ROUTES)
         await world.until(lambda: world.names == {"b"})
 
 
 async def test_a_broken_object_is_left_out_and_named_until_it_is_mended() -> None:
     api = FakeApi()
-    api.put(HOST, "good", **ROUTE)
-    api.put(HOST, "bad", spec={"hosts": "x"})
+    api.put(ROUTES, "good", **ROUTE)
+    api.put(ROUTES, "bad", spec={"hosts": "x"})
     async with running(api) as world:
         await world.until(lambda: world.synced)
         assert world.names == {"good"}
         assert {str(said.ref) for said in world.diagnostics} == {"VirtualService default/bad"}
-        api.put(HOST, "good", spec={"hosts": "x"})
+        api.put(ROUTES, "good", spec={"hosts": "x"})
         await world.until(lambda: world.names == set())
-        api.put(HOST, "bad", **ROUTE)
-        api.put(HOST, "good", **ROUTE)
+        api.put(ROUTES, "bad", **ROUTE)
+        api.put(ROUTES, "good", **ROUTE)
         await world.until(lambda: world.names == {"bad", "good"})
         await world.until(lambda: not world.diagnostics)
 
@@ -330,10 +333,10 @@ async def test_a_mesh_config_file_leaves_the_config_map_alone() -> None:
 
 async def test_an_object_of_five_megabytes_is_read() -> None:
     api = FakeApi()
-    api.put(HOST, "big", **ROUTE, metadata={"annotations": {"a": "x" * 5_000_000}})
+    api.put(ROUTES, "big", **ROUTE, metadata={"annotations": {"a": "x" * 5_000_000}})
     async with running(api) as world:
         await world.until(lambda: world.synced)
-        api.put(HOST, "big", **ROUTE, metadata={"annotations": {"a": "y" * 5_000_000}})
+        api.put(ROUTES, "big", **ROUTE, metadata={"annotations": {"a": "y" * 5_000_000}})
         await world.until(
             lambda: (
                 "y"
@@ -346,7 +349,7 @@ async def test_an_object_of_five_megabytes_is_read() -> None:
 
 async def test_the_state_says_what_is_followed() -> None:
     api = FakeApi()
-    api.missing.add(HOST)
+    api.missing.add(ROUTES)
     api.put("services", "a", **SERVICE)
     async with running(api) as world:
         await world.until(lambda: world.synced)
