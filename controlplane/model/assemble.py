@@ -21,6 +21,7 @@ from controlplane.model.conversion import from_kubernetes, from_service_entry
 from controlplane.model.core import KubernetesService
 from controlplane.model.destination_rules import DestinationRules
 from controlplane.model.diagnostics import Diagnostic, Level, order
+from controlplane.model.discovery import Discovery, Passed
 from controlplane.model.endpoints import (
     NOTHING,
     Found,
@@ -93,6 +94,7 @@ class Assembler:
         self._mesh = mesh or MeshConfig()
         self._last = previous or EMPTY
         self._inherited = previous is not None
+        self._discovery: Final = Discovery(self._mesh.discovery_selectors, self._present)
         self._groups: Final = Groups(cluster_id)
         self._world: Final = self._groups.world
         self._provenance: dict[ObjectRef, Provenance] = {}
@@ -112,23 +114,35 @@ class Assembler:
         removals: Iterable[ObjectRef] = (),
     ) -> None:
         """Take objects in and out; what that means is worked out by `snapshot`."""
+        for entry in upserts:
+            self._pass(self._discovery.upsert(entry))
+        for ref in removals:
+            self._pass(self._discovery.remove(ref))
+
+    def _pass(self, passed: Passed) -> None:
+        """Take in and out what the selection of namespaces lets through."""
         groups = self._groups
-        for item, origin in upserts:
+        for ref in passed.removals:
+            groups.remove(ref)
+            if self._provenance.pop(ref, None) is not None:
+                groups.changed.add("provenance")
+        for item, origin in passed.upserts:
             ref = item.ref
             if origin is not None and self._provenance.get(ref) != origin:
                 self._provenance[ref] = origin
                 groups.changed.add("provenance")
             known = groups.objects.get(ref) or self._last.objects.get(ref)
             groups.put(known if known is not None and known == item else item)
-        for ref in removals:
-            groups.remove(ref)
-            if self._provenance.pop(ref, None) is not None:
-                groups.changed.add("provenance")
+
+    def _present(self) -> Iterator[tuple[Object, Provenance | None]]:
+        for ref, item in self._groups.objects.items():
+            yield item, self._provenance.get(ref)
 
     def set_mesh(self, mesh: MeshConfig) -> None:
         """Replace the settings of the mesh."""
         if mesh != self._mesh:
             self._mesh = mesh
+            self._pass(self._discovery.select(mesh.discovery_selectors))
 
     def snapshot(self, diagnostics: Iterable[Diagnostic] = ()) -> Snapshot:
         """Return the snapshot of everything applied so far."""

@@ -97,7 +97,7 @@ TABLE: Final[Mapping[type[Model], tuple[Unsupported, ...]]] = {
             "hboneIdleTimeout ingressClass ingressService ingressControllerMode ingressSelector "
             "enableEnvoyAccessLogService configSources caCertificates zoneAwareLbSetting "
             "certificates serviceSettings serviceScopeConfigs verifyCertificateAtClient ca "
-            "extensionProviders defaultProviders discoverySelectors meshMTLS tlsDefaults "
+            "extensionProviders defaultProviders meshMTLS tlsDefaults "
             "localityLbSetting.failoverPriority "
             "serviceEntryVisibility outboundTrafficPolicy.egressProxy outboundTrafficPolicy.tls "
             "defaultConfig.tracing defaultConfig.envoyAccessLogService "

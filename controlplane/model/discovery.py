@@ -1,0 +1,128 @@
+"""Which namespaces the mesh looks at: MeshConfig's discoverySelectors.
+
+Source: Istio's pkg/kube/namespace/filter.go. The rules that are easy to break: without selectors
+every namespace counts, an empty selector matches every namespace as everywhere in Kubernetes,
+and a namespace without a Namespace object has no labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, NamedTuple, assert_never
+
+from controlplane.model.base import NO_LABELS, Labels
+from controlplane.model.core import Namespace
+from controlplane.model.mesh import LabelSelector, LabelSelectorRequirement
+from controlplane.model.meta import Object, ObjectRef, Provenance
+
+Entry = tuple[Object, Provenance | None]
+
+
+class Passed(NamedTuple):
+    """What comes in and what goes out."""
+
+    upserts: tuple[Entry, ...] = ()
+    removals: tuple[ObjectRef, ...] = ()
+
+
+def matches(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
+    """Return whether labels fulfil every part of a label selector."""
+    equal: Mapping[str, str] = selector.match_labels or {}
+    return all(labels.get(key) == value for key, value in equal.items()) and all(
+        _fulfils(requirement, labels) for requirement in selector.match_expressions
+    )
+
+
+def _fulfils(requirement: LabelSelectorRequirement, labels: Mapping[str, str]) -> bool:
+    value = labels.get(requirement.key)
+    match requirement.operator:
+        case "In":
+            return value is not None and value in requirement.values
+        case "NotIn":
+            return value is None or value not in requirement.values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case _:
+            assert_never(requirement.operator)
+
+
+class Discovery:
+    """Lets objects of selected namespaces through and holds the others back.
+
+    `present` gives everything that was let through and not taken back.
+    """
+
+    def __init__(
+        self, selectors: tuple[LabelSelector, ...], present: Callable[[], Iterable[Entry]]
+    ) -> None:
+        self._selectors = selectors
+        self._present: Final = present
+        self._labels: dict[str, Labels] = {}
+        self._answers: dict[str, bool] = {}
+        self._held: dict[ObjectRef, Entry] = {}
+
+    def upsert(self, entry: Entry) -> Passed:
+        """Take an object; returns what to put in and what to take out because of it."""
+        item = entry[0]
+        passed = Passed()
+        if isinstance(item, Namespace):
+            passed = self._relabel(item.metadata.name, item.metadata.labels)
+        if self._selected(item.metadata.namespace):
+            self._held.pop(item.ref, None)
+            return Passed((*passed.upserts, entry), passed.removals)
+        self._held[item.ref] = entry
+        return Passed(passed.upserts, (*passed.removals, item.ref))
+
+    def remove(self, ref: ObjectRef) -> Passed:
+        """Take the news that an object is gone."""
+        self._held.pop(ref, None)
+        passed = self._relabel(ref.name, None) if ref.kind == Namespace.KIND else Passed()
+        return Passed(passed.upserts, (*passed.removals, ref))
+
+    def select(self, selectors: tuple[LabelSelector, ...]) -> Passed:
+        """Take other selectors."""
+        if selectors == self._selectors:
+            return Passed()
+        self._selectors = selectors
+        self._answers.clear()
+        return self._sort(lambda _: True)
+
+    def _relabel(self, namespace: str, labels: Labels | None) -> Passed:
+        before = self._selected(namespace)
+        if labels is None:
+            self._labels.pop(namespace, None)
+        else:
+            self._labels[namespace] = labels
+        self._answers.pop(namespace, None)
+        if self._selected(namespace) is before:
+            return Passed()
+        return self._sort(lambda ref: ref.namespace == namespace)
+
+    def _selected(self, namespace: str) -> bool:
+        if not self._selectors or not namespace:
+            return True
+        found = self._answers.get(namespace)
+        if found is None:
+            labels = self._labels.get(namespace, NO_LABELS)
+            found = any(matches(selector, labels) for selector in self._selectors)
+            self._answers[namespace] = found
+        return found
+
+    def _sort(self, concerns: Callable[[ObjectRef], bool]) -> Passed:
+        """Look again at all objects that a change concerns."""
+        hidden = [
+            entry
+            for entry in self._present()
+            if concerns(entry[0].ref) and not self._selected(entry[0].metadata.namespace)
+        ]
+        released = tuple(
+            entry
+            for ref, entry in self._held.items()
+            if concerns(ref) and self._selected(ref.namespace)
+        )
+        for item, _ in released:
+            del self._held[item.ref]
+        self._held.update((entry[0].ref, entry) for entry in hidden)
+        return Passed(released, tuple(item.ref for item, _ in hidden))
