@@ -1,0 +1,313 @@
+"""The leader's parts, each against a real API server: Lease, status, Secret, configurations."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Final
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from controlplane.ads.outstanding import Outstanding
+from controlplane.crds.definitions import definitions
+from controlplane.kubernetes.access import find_access
+from controlplane.kubernetes.client import Client
+from controlplane.leader.assess import Readers
+from controlplane.leader.election import Timing
+from controlplane.leader.lease import Leadership, LeaseStore
+from controlplane.leader.metrics import LeaderMetrics
+from controlplane.leader.status_writer import StatusWriter
+from controlplane.model.diagnostics import Diagnostic, Level
+from controlplane.model.meta import ObjectMeta, ObjectRef, Provenance
+from controlplane.model.snapshot import Snapshot
+from controlplane.model.virtual_service import VirtualService
+from tests.kubernetes.cluster import Cluster
+
+pytestmark = pytest.mark.kubernetes
+
+PATIENCE: Final = 40.0
+TIMING: Final = Timing(lease_duration=6.0, renew_deadline=4.0, retry_period=0.3)
+
+
+@pytest.fixture(scope="module")
+def istio_kinds(cluster: Cluster) -> Iterator[None]:
+    """Istio's kinds in the cluster; they are taken away again."""
+    text = yaml.safe_dump_all(definitions())
+    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=text)
+    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=50s")
+    yield
+    cluster.kubectl("delete", "--wait=false", "-f", "-", stdin=text)
+
+
+@pytest.fixture
+async def client(cluster: Cluster) -> AsyncIterator[Client]:
+    """A client with all rights."""
+    async with Client(await find_access(cluster.kubeconfig)) as client:
+        yield client
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is true."""
+    clock = asyncio.get_running_loop().time
+    end = clock() + PATIENCE
+    while not condition():
+        assert clock() < end, "it did not become true in time"
+        await asyncio.sleep(0.05)
+
+
+@contextlib.asynccontextmanager
+async def running(work: Any) -> AsyncIterator[asyncio.Task[None]]:
+    """Run something until the end of the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def get(cluster: Cluster, *arguments: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        cluster.kubectl("get", *arguments, "--show-managed-fields", "-o", "json").stdout
+    )
+    return found
+
+
+# --- Lease ------------------------------------------------------------------------------------
+
+
+class Candidate:
+    """A replica that takes part in an election."""
+
+    def __init__(self, client: Client, namespace: str, identity: str, log: list[str]) -> None:
+        store = LeaseStore(client, namespace=namespace, name="istio-leader")
+        metrics = LeaderMetrics(CollectorRegistry())
+        self.identity = identity
+        self.leadership = Leadership(store, identity=identity, timing=TIMING, metrics=metrics)
+        self._log = log
+
+    async def run(self) -> None:
+        await self.leadership.run(self._work)
+
+    async def _work(self) -> None:
+        self._log.append(f"+{self.identity}")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._log.append(f"-{self.identity}")
+
+
+async def test_a_lease_goes_from_hand_to_hand(
+    cluster: Cluster, client: Client, namespace: str
+) -> None:
+    """One leads at a time; what an administrator writes into the Lease stays; a deleted Lease is
+    made again by the one that held it."""
+    log: list[str] = []
+    one, two = (Candidate(client, namespace, name, log) for name in ("one", "two"))
+    async with running(one.run()) as first, running(two.run()) as second:
+        await until(lambda: log != [])
+        leader, other = (one, two) if log == ["+one"] else (two, one)
+        lease_path = ("lease", "-n", namespace, "istio-leader")
+        lease = get(cluster, *lease_path)
+        assert lease["spec"]["holderIdentity"] == leader.identity
+        assert lease["spec"]["leaseDurationSeconds"] == 6
+        assert lease["spec"]["leaseTransitions"] == 1
+
+        cluster.kubectl("label", *lease_path, "kept=yes")
+        renewed = lease["spec"]["renewTime"]
+
+        await until(lambda: get(cluster, *lease_path)["spec"]["renewTime"] != renewed)
+        assert get(cluster, *lease_path)["metadata"]["labels"] == {"kept": "yes"}
+
+        await asyncio.to_thread(cluster.kubectl, "delete", "lease", "-n", namespace, "istio-leader")
+        await until(lambda: other.leadership.holder == leader.identity)
+        assert log == [f"+{leader.identity}"], "a deleted Lease makes no second leader"
+
+        (first if leader is one else second).cancel()
+        await until(lambda: len(log) == 3)
+        assert log[1:] == [f"-{leader.identity}", f"+{other.identity}"]
+
+
+# --- status -----------------------------------------------------------------------------------
+
+
+class Mesh:
+    """What a control plane would know of objects, made by hand."""
+
+    def __init__(self, client: Client, namespace: str) -> None:
+        self._namespace = namespace
+        self.snapshot = Snapshot()
+        self.findings: tuple[Diagnostic, ...] = ()
+        self.outstanding = Outstanding()
+        self.registry = CollectorRegistry()
+        self.leads = True
+        self.writer = StatusWriter(
+            client,
+            Readers(
+                snapshot=lambda: self.snapshot,
+                outstanding=lambda: self.outstanding,
+                findings=lambda: self.findings,
+            ),
+            leads=lambda: self.leads,
+            metrics=LeaderMetrics(self.registry),
+        )
+
+    def ref(self, name: str) -> ObjectRef:
+        return ObjectRef("VirtualService", self._namespace, name)
+
+    def sees(self, cluster: Cluster, *names: str) -> None:
+        """Take over objects from the API server, as the source does."""
+        objects, provenance = {}, {}
+        for name in names:
+            meta = get(cluster, "virtualservice", "-n", self._namespace, name)["metadata"]
+            objects[self.ref(name)] = VirtualService(
+                metadata=ObjectMeta(name=name, namespace=self._namespace)
+            )
+            provenance[self.ref(name)] = Provenance(
+                "kubernetes", generation=meta["generation"], uid=meta["uid"]
+            )
+        self.snapshot = Snapshot(objects=objects, provenance=provenance)
+        self.writer.changed()
+
+    def finds(self, *findings: Diagnostic) -> None:
+        self.findings = findings
+        self.writer.changed()
+
+    def count(self, result: str) -> float:
+        value = self.registry.get_sample_value("pylot_status_writes_total", {"result": result})
+        return value or 0.0
+
+
+def virtual_service(namespace: str, name: str, host: str = "reviews") -> dict[str, Any]:
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"hosts": [host], "http": [{"route": [{"destination": {"host": host}}]}]},
+    }
+
+
+def finding(ref: ObjectRef, message: str = "no such host") -> Diagnostic:
+    return Diagnostic(level=Level.ERROR, code="IST0101", message=message, ref=ref)
+
+
+@pytest.mark.usefixtures("istio_kinds")
+async def test_a_status_comes_changes_and_is_never_written_twice(
+    cluster: Cluster, client: Client, namespace: str
+) -> None:
+    """The life of a status over three leaders, counted by resourceVersions."""
+
+    def vs() -> dict[str, Any]:
+        return get(cluster, "virtualservice", "-n", namespace, "reviews")
+
+    def conditions() -> dict[str, str]:
+        found = vs().get("status", {}).get("conditions", [])
+        return {entry["type"]: entry["status"] for entry in found}
+
+    cluster.apply(virtual_service(namespace, "reviews"))
+    mesh = Mesh(client, namespace)
+    mesh.sees(cluster, "reviews")
+    async with running(mesh.writer.run()):
+        await until(lambda: mesh.count("written") == 1)
+        assert conditions() == {"Accepted": "True", "Reconciled": "True"}
+        assert vs()["status"]["observedGeneration"] == 1
+        (manager,) = {
+            entry["manager"]
+            for entry in vs()["metadata"]["managedFields"]
+            if entry.get("subresource") == "status"
+        }
+        assert manager == "pylot"
+
+        mesh.finds(finding(mesh.ref("reviews")))
+        await until(lambda: mesh.count("written") == 2)
+        assert conditions()["Accepted"] == "False"
+        assert vs()["status"]["validationMessages"] == [
+            {"level": "ERROR", "type": {"code": "IST0101", "name": "ReferencedResourceNotFound"}}
+        ]
+    version = vs()["metadata"]["resourceVersion"]
+
+    following = Mesh(client, namespace)
+    following.sees(cluster, "reviews")
+    following.finds(finding(following.ref("reviews")))
+    async with running(following.writer.run()):
+        await asyncio.to_thread(cluster.apply, virtual_service(namespace, "another"))
+        following.sees(cluster, "reviews", "another")
+        await until(lambda: following.count("written") == 1)
+        assert vs()["metadata"]["resourceVersion"] == version, "written twice"
+        following.finds()
+        await until(lambda: following.count("written") == 2)
+        assert "validationMessages" not in vs()["status"]
+        assert conditions() == {"Accepted": "True", "Reconciled": "True"}
+
+
+@pytest.mark.usefixtures("istio_kinds")
+async def test_an_object_that_changed_meanwhile_is_left_for_the_next_look(
+    cluster: Cluster, client: Client, namespace: str
+) -> None:
+    """What was true of a generation is never said of another one."""
+    cluster.apply(virtual_service(namespace, "reviews"))
+    mesh = Mesh(client, namespace)
+    mesh.sees(cluster, "reviews")
+    cluster.apply(virtual_service(namespace, "reviews", "ratings"))
+    async with running(mesh.writer.run()):
+        await until(lambda: mesh.count("conflict") >= 1)
+        assert "status" not in get(cluster, "virtualservice", "-n", namespace, "reviews")
+        mesh.sees(cluster, "reviews")
+        await until(lambda: mesh.count("written") == 1)
+        status = get(cluster, "virtualservice", "-n", namespace, "reviews")["status"]
+        assert status["observedGeneration"] == 2
+
+
+@pytest.mark.usefixtures("istio_kinds")
+async def test_who_does_not_lead_writes_nothing(
+    cluster: Cluster, client: Client, namespace: str
+) -> None:
+    cluster.apply(virtual_service(namespace, "reviews"))
+    mesh = Mesh(client, namespace)
+    mesh.leads = False
+    mesh.sees(cluster, "reviews")
+    async with running(mesh.writer.run()):
+        await until(lambda: mesh.count("failed") >= 1)
+    assert "status" not in get(cluster, "virtualservice", "-n", namespace, "reviews")
+
+
+@pytest.mark.usefixtures("istio_kinds")
+async def test_a_missing_rule_for_a_kind_stops_nothing_else(
+    cluster: Cluster, namespace: str
+) -> None:
+    """Reading is allowed, writing is not: one try, and the object goes without a status."""
+    user = f"reader-{namespace}"
+    rules = [{"apiGroups": ["networking.istio.io"], "resources": ["*"], "verbs": ["get", "list"]}]
+    cluster.apply(
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": user},
+            "rules": rules,
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": user},
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": user,
+            },
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+        },
+        *(virtual_service(namespace, f"vs-{number}") for number in range(5)),
+    )
+    access = await find_access(cluster.kubeconfig_for(user))
+    async with Client(access) as reader:
+        mesh = Mesh(reader, namespace)
+        mesh.sees(cluster, *(f"vs-{number}" for number in range(5)))
+        async with running(mesh.writer.run()):
+            await until(lambda: mesh.count("refused") == 1)
+            mesh.writer.changed()
+            await asyncio.sleep(2.5)
+            assert mesh.count("refused") == 1
