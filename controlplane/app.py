@@ -21,6 +21,7 @@ import structlog
 from controlplane import __version__
 from controlplane.admission.webhook import add_validation
 from controlplane.ads.log import LogReporter
+from controlplane.ads.outstanding import Outstanding
 from controlplane.ads.pusher import Pusher
 from controlplane.ads.reporter import Reporters
 from controlplane.ads.server import AdsServer
@@ -44,6 +45,10 @@ from controlplane.inject.config_files import FileConfig
 from controlplane.inject.webhook import InjectionMetrics, keep_certificate, make_webhook_app
 from controlplane.kubernetes.access import NoClusterError, find_access
 from controlplane.kubernetes.client import Client
+from controlplane.leader.assess import Readers
+from controlplane.leader.duties import Duties
+from controlplane.leader.election import Timing
+from controlplane.leader.lease import make_identity
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.diff import Change
 from controlplane.model.mesh import MeshConfig
@@ -76,7 +81,12 @@ class App:
         self._log: Final[Any] = structlog.get_logger("controlplane.app")
         self._metrics: Final = Metrics(version=__version__)
         self._generator: Final = Generator()
-        reporter = Reporters(LogReporter(), MetricsReporter(self._metrics))
+        self._duties: Final = self._cluster_duties()
+        reporter = Reporters(
+            LogReporter(),
+            MetricsReporter(self._metrics),
+            *(() if self._duties is None else (self._duties.reporter,)),
+        )
         self._pusher: Final = Pusher(
             self._generator,
             self._generator.classify,
@@ -120,6 +130,7 @@ class App:
             progress=self._pusher.progress,
             unpublished=self._registry.is_waiting,
             kubernetes=lambda: None if self._kubernetes is None else self._kubernetes.status(),
+            leases=lambda: () if self._duties is None else self._duties.leases(),
             cluster_id=settings.cluster_id,
             revision=settings.revision,
         )
@@ -149,6 +160,45 @@ class App:
         self._metrics.state_age(lambda: source.status().age)
         return source
 
+    def _cluster_duties(self) -> Duties | None:
+        settings = self._settings
+        if self._client is None:
+            return None
+        return Duties(
+            self._client,
+            Readers(
+                snapshot=lambda: self._pusher.snapshot,
+                outstanding=self._outstanding,
+                findings=self._findings,
+            ),
+            namespace=settings.root_namespace,
+            revision=settings.revision,
+            identity=make_identity(),
+            timing=Timing(
+                lease_duration=settings.lease_duration.seconds,
+                renew_deadline=settings.renew_deadline.seconds,
+                retry_period=settings.retry_period.seconds,
+            ),
+            registry=self._metrics.registry,
+            certificate=_certificate_of_files(settings),
+            webhooks=settings.https_addr is not None,
+            write_status=settings.write_status,
+        )
+
+    def _outstanding(self) -> Outstanding:
+        return self._pusher.outstanding()
+
+    def _findings(self) -> tuple[Diagnostic, ...]:
+        """What serving found wrong with objects: what Envoys rejected, and what translation of
+        the connected classes noticed."""
+        snapshot = self._pusher.snapshot
+        noticed = (
+            finding
+            for cls in self._pusher.classes()
+            for finding in self._generator.diagnostics(snapshot, cls)
+        )
+        return tuple(dict.fromkeys((*self._pusher.findings(), *noticed)))
+
     def _authenticators(self) -> tuple[Authenticator, ...]:
         if self._client is None:
             return ()
@@ -157,10 +207,13 @@ class App:
     async def _run(self, stop: asyncio.Event) -> None:
         async with self._client or contextlib.nullcontext(), self._listening():
             async with asyncio.TaskGroup() as group:
-                sources = group.create_task(self._registry.run(self._sources))
+                tasks = [group.create_task(self._registry.run(self._sources))]
+                if self._duties is not None:
+                    tasks.append(group.create_task(self._duties.run()))
                 await stop.wait()
                 self._log.info("app.stopping", grace=self._settings.shutdown_duration.seconds)
-                sources.cancel()
+                for task in tasks:
+                    task.cancel()
             await self._server.stop(self._settings.shutdown_duration.seconds)
         self._log.info("app.stopped")
 
@@ -194,7 +247,7 @@ class App:
         config = FileConfig(
             settings.inject_config, settings.inject_values, revision=settings.revision
         )
-        current = _webhook_certificate(settings)
+        current = self._webhook_certificate()
         first = current()
         tls = ssl_context(first)
         app = make_webhook_app(
@@ -211,6 +264,15 @@ class App:
         renewal = asyncio.create_task(keep_certificate(tls, current, loaded=first))
         stack.callback(renewal.cancel)
         self._log.info("app.listening", name="https", address=_bound(runner, address))
+
+    def _webhook_certificate(self) -> GetCertificate:
+        """Where the webhooks' certificate comes from: files, the cluster's Secret, ourselves."""
+        if self._duties is not None:
+            return self._duties.certificate
+        settings = self._settings
+        return _certificate_of_files(settings) or OwnCertificate(
+            serving_names(settings.root_namespace, settings.revision)
+        )
 
     def _publish(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         started = time.perf_counter()
@@ -302,11 +364,11 @@ def _sources(settings: Settings) -> tuple[Source, ...]:
     return ()
 
 
-def _webhook_certificate(settings: Settings) -> GetCertificate:
-    """Where the webhooks' certificate comes from: the operator's files, or ourselves."""
-    if settings.tls_cert_file is not None and settings.tls_key_file is not None:
-        return FileCertificate(settings.tls_cert_file, settings.tls_key_file, settings.ca_cert_file)
-    return OwnCertificate(serving_names(settings.root_namespace, settings.revision))
+def _certificate_of_files(settings: Settings) -> GetCertificate | None:
+    """The webhooks' certificate when the operator gives it."""
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    return FileCertificate(settings.tls_cert_file, settings.tls_key_file, settings.ca_cert_file)
 
 
 def _bound(runner: Any, address: Address) -> str:

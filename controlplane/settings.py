@@ -76,6 +76,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     root_namespace: str = "istio-system"
     debounce_after: Duration = Duration(100 * MILLISECOND)
     debounce_max: Duration = Duration(10_000 * MILLISECOND)
+    write_status: bool = True
+    lease_duration: Duration = Duration(15_000 * MILLISECOND)
+    renew_deadline: Duration = Duration(10_000 * MILLISECOND)
+    retry_period: Duration = Duration(2_000 * MILLISECOND)
     shutdown_duration: Duration = Duration(5_000 * MILLISECOND)
     debug_token_file: Path | None = None
     debug_insecure: bool = False

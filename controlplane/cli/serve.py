@@ -80,6 +80,23 @@ def serve(
     debounce_max: Annotated[
         str, typer.Option(help="The longest that config changes are held back.")
     ] = "10s",
+    write_status: Annotated[
+        bool,
+        typer.Option(
+            "--write-status/--no-write-status",
+            help="Write into `status` of Istio's objects what became of them, as the leader.",
+        ),
+    ] = True,
+    leader_elect_lease_duration: Annotated[
+        str,
+        typer.Option(help="How long others wait for a leader that is not heard of any more."),
+    ] = "15s",
+    leader_elect_renew_deadline: Annotated[
+        str, typer.Option(help="How long a leader goes on that cannot renew its Lease.")
+    ] = "10s",
+    leader_elect_retry_period: Annotated[
+        str, typer.Option(help="Time between two looks at the Lease.")
+    ] = "2s",
     debug_token_file: Annotated[
         Path | None,
         typer.Option(help="File with the bearer token that opens /debug to other machines."),
@@ -134,6 +151,10 @@ def serve(
         root_namespace=root_namespace,
         debounce_after=parse_duration(debounce_after, "--debounce-after"),
         debounce_max=parse_duration(debounce_max, "--debounce-max"),
+        write_status=write_status,
+        lease_duration=parse_duration(leader_elect_lease_duration, "--leader-elect-lease-duration"),
+        renew_deadline=parse_duration(leader_elect_renew_deadline, "--leader-elect-renew-deadline"),
+        retry_period=parse_duration(leader_elect_retry_period, "--leader-elect-retry-period"),
         debug_token_file=debug_token_file,
         debug_insecure=debug_insecure,
     )
@@ -148,6 +169,11 @@ def serve(
         raise UsageError("--ca-cert-file says who signed --tls-cert-file: name that too")
     if not settings.config_dirs and not settings.kubernetes:
         raise UsageError("there is nothing to serve: name a directory with --config-dir DIR")
+    if not settings.lease_duration > settings.renew_deadline > settings.retry_period > 0:
+        raise UsageError(
+            "--leader-elect-lease-duration has to be longer than --leader-elect-renew-deadline, "
+            "and that longer than --leader-elect-retry-period"
+        )
     configure(log_level, log_format)
     allow_many_files()
     asyncio.run(run(settings))

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from controlplane.ads.journal import Entry
 from controlplane.ads.progress import Progress
 from controlplane.ads.status import ConnectionStatus, ServingStatus
@@ -62,6 +64,16 @@ class Readiness:
     warnings: tuple[str, ...] = ()
 
 
+class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
+    """A Lease as this replica sees it; `holder` is empty when nobody has it, or nobody knows."""
+
+    name: str
+    namespace: str
+    identity: str
+    holder: str
+    leads: bool
+
+
 def _nothing() -> tuple[Resource, ...]:
     return ()
 
@@ -84,7 +96,8 @@ class DebugContext:
 
     `cached` lists the resources that translation keeps in memory, `journal` the last pushes,
     oldest first. `progress` says how far proxies are with an object, `unpublished` whether a
-    newer version of one waits for its push, `kubernetes` how old its source's state is. All
+    newer version of one waits for its push, `kubernetes` how old its source's state is and
+    `leases` who leads. All
     callables are called on the event loop and must return at once.
     """
 
@@ -99,6 +112,7 @@ class DebugContext:
     progress: Callable[[ObjectRef], Progress] = _no_progress
     unpublished: Callable[[ObjectRef], bool] = _published
     kubernetes: Callable[[], SourceStatus | None] = _no_kubernetes
+    leases: Callable[[], tuple[LeaseView, ...]] = tuple
     cluster_id: str = "Kubernetes"
     revision: str = "default"
 

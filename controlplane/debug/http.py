@@ -153,6 +153,7 @@ def _view_request(request: web.Request) -> ViewRequest:
         progress=context.progress,
         unpublished=context.unpublished,
         kubernetes=context.kubernetes,
+        leases=context.leases,
         cluster_id=context.cluster_id,
         revision=context.revision,
     )

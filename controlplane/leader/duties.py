@@ -11,17 +11,17 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
 from prometheus_client import CollectorRegistry
 
 from controlplane.ads.rejections import Rejection
 from controlplane.ads.reporter import Reporter
 from controlplane.ads.types import TypeInfo
+from controlplane.debug.context import LeaseView
 from controlplane.inject.certificate import GetCertificate, serving_names
 from controlplane.kubernetes.client import Client
 from controlplane.leader.assess import Readers
 from controlplane.leader.election import Timing
-from controlplane.leader.lease import Leadership, LeaseStore
+from controlplane.leader.lease import Leadership, LeaseStore, Work
 from controlplane.leader.metrics import LeaderMetrics
 from controlplane.leader.status_writer import StatusWriter
 from controlplane.leader.webhook_configurations import Configurations
@@ -31,15 +31,6 @@ from controlplane.model.proxy import Proxy
 
 STATUS_LEASE: Final = "istio-status-leader"
 LEASE: Final = "istio-leader"
-
-
-class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
-    """A Lease as this replica sees it; `holder` is empty when nobody has it, or nobody knows."""
-
-    name: str
-    identity: str
-    holder: str
-    leads: bool
 
 
 class Duties:
@@ -56,6 +47,7 @@ class Duties:
         timing: Timing,
         registry: CollectorRegistry,
         certificate: GetCertificate | None = None,
+        webhooks: bool = True,
         write_status: bool = True,
     ) -> None:
         """`namespace` is the root namespace; `certificate` the operator's own, when there is."""
@@ -65,58 +57,52 @@ class Duties:
             store = LeaseStore(client, namespace=namespace, name=lease)
             return Leadership(store, identity=identity, timing=timing, metrics=metrics)
 
-        self._shared: Final = (
-            SharedCertificate(
-                client,
-                namespace=namespace,
-                name=secret_name(revision),
-                names=serving_names(namespace, revision),
-                metrics=metrics,
-            )
-            if certificate is None
-            else None
-        )
-        self._status: Final = lead(STATUS_LEASE) if write_status else None
-        self._writer: Final = StatusWriter(
+        self._namespace: Final = namespace
+        status = lead(STATUS_LEASE)
+        self._writer: Final = StatusWriter(client, readers, leads=status.leads, metrics=metrics)
+        own = lead(LEASE if revision in ("", "default") else f"{LEASE}-{revision}")
+        self._shared: Final = SharedCertificate(
             client,
-            readers,
-            leads=lambda: self._status is not None and self._status.leads(),
+            namespace=namespace,
+            name=secret_name(revision),
+            names=serving_names(namespace, revision),
             metrics=metrics,
         )
-        self._webhooks: Final = lead(
-            LEASE if revision in ("", "default") else f"{LEASE}-{revision}"
-        )
-        self._keeper: Final = WebhookKeeper(
-            certificate or self.shared,
+        self.certificate: Final[GetCertificate] = certificate or self._shared
+        """What the webhooks serve with."""
+        keeper = WebhookKeeper(
+            self.certificate,
             Configurations(client, namespace=namespace, revision=revision, metrics=metrics),
-            leads=self._webhooks.leads,
+            leads=own.leads,
         )
+        self._follows_secret: Final = webhooks and certificate is None
+        self._elections: Final[dict[Leadership, Work]] = {
+            **({status: self._writer.run} if write_status else {}),
+            **({own: keeper.run} if webhooks else {}),
+        }
         self.reporter: Final[Reporter] = _Listener(self._writer)
         """Has to hear of pushes and answers: they change what is true of objects."""
-
-    @property
-    def shared(self) -> SharedCertificate:
-        """The certificate that replicas share; only without one of the operator's."""
-        if self._shared is None:
-            raise AssertionError("the operator gave a certificate")
-        return self._shared
 
     def leases(self) -> tuple[LeaseView, ...]:
         """Return who leads, as far as is known here."""
         return tuple(
-            LeaseView(name=one.name, identity=one.identity, holder=one.holder, leads=one.leads())
-            for one in (self._status, self._webhooks)
-            if one is not None
+            LeaseView(
+                name=one.name,
+                namespace=self._namespace,
+                identity=one.identity,
+                holder=one.holder,
+                leads=one.leads(),
+            )
+            for one in self._elections
         )
 
     async def run(self) -> None:
         """Do all of it until cancelled; then give the Leases away, for 2 s at most."""
         async with asyncio.TaskGroup() as group:
-            if self._shared is not None:
+            if self._follows_secret:
                 group.create_task(self._shared.run())
-            if self._status is not None:
-                group.create_task(self._status.run(self._writer.run))
-            group.create_task(self._webhooks.run(self._keeper.run))
+            for leadership, work in self._elections.items():
+                group.create_task(leadership.run(work))
 
 
 class _Listener(Reporter):

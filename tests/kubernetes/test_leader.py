@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import pytest
-import yaml
 from prometheus_client import CollectorRegistry
 
 from controlplane.ads.outstanding import Outstanding
-from controlplane.crds.definitions import definitions
 from controlplane.kubernetes.access import find_access
 from controlplane.kubernetes.client import Client
 from controlplane.leader.assess import Readers
@@ -31,16 +29,6 @@ pytestmark = pytest.mark.kubernetes
 
 PATIENCE: Final = 40.0
 TIMING: Final = Timing(lease_duration=6.0, renew_deadline=4.0, retry_period=0.3)
-
-
-@pytest.fixture(scope="module")
-def istio_kinds(cluster: Cluster) -> Iterator[None]:
-    """Istio's kinds in the cluster; they are taken away again."""
-    text = yaml.safe_dump_all(definitions())
-    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=text)
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=50s")
-    yield
-    cluster.kubectl("delete", "--wait=false", "-f", "-", stdin=text)
 
 
 @pytest.fixture
@@ -195,7 +183,7 @@ def finding(ref: ObjectRef, message: str = "no such host") -> Diagnostic:
     return Diagnostic(level=Level.ERROR, code="IST0101", message=message, ref=ref)
 
 
-@pytest.mark.usefixtures("istio_kinds")
+@pytest.mark.usefixtures("istio_crds")
 async def test_a_status_comes_changes_and_is_never_written_twice(
     cluster: Cluster, client: Client, namespace: str
 ) -> None:
@@ -244,7 +232,7 @@ async def test_a_status_comes_changes_and_is_never_written_twice(
         assert conditions() == {"Accepted": "True", "Reconciled": "True"}
 
 
-@pytest.mark.usefixtures("istio_kinds")
+@pytest.mark.usefixtures("istio_crds")
 async def test_an_object_that_changed_meanwhile_is_left_for_the_next_look(
     cluster: Cluster, client: Client, namespace: str
 ) -> None:
@@ -262,7 +250,7 @@ async def test_an_object_that_changed_meanwhile_is_left_for_the_next_look(
         assert status["observedGeneration"] == 2
 
 
-@pytest.mark.usefixtures("istio_kinds")
+@pytest.mark.usefixtures("istio_crds")
 async def test_who_does_not_lead_writes_nothing(
     cluster: Cluster, client: Client, namespace: str
 ) -> None:
@@ -275,7 +263,7 @@ async def test_who_does_not_lead_writes_nothing(
     assert "status" not in get(cluster, "virtualservice", "-n", namespace, "reviews")
 
 
-@pytest.mark.usefixtures("istio_kinds")
+@pytest.mark.usefixtures("istio_crds")
 async def test_a_missing_rule_for_a_kind_stops_nothing_else(
     cluster: Cluster, namespace: str
 ) -> None:

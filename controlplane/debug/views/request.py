@@ -9,7 +9,7 @@ from typing import Any
 from controlplane.ads.journal import Entry
 from controlplane.ads.progress import Progress
 from controlplane.ads.status import ConnectionStatus, ServingStatus
-from controlplane.debug.context import ResourceGenerator, ViewError, find_connection
+from controlplane.debug.context import LeaseView, ResourceGenerator, ViewError, find_connection
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.meta import ObjectRef
 from controlplane.model.snapshot import Snapshot
@@ -46,6 +46,7 @@ class ViewRequest:
     progress: Callable[[ObjectRef], Progress] = _no_progress
     unpublished: Callable[[ObjectRef], bool] = _published
     kubernetes: Callable[[], SourceStatus | None] = _no_kubernetes
+    leases: Callable[[], tuple[LeaseView, ...]] = tuple
     cluster_id: str = "Kubernetes"
     revision: str = "default"
 

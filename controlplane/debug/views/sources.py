@@ -1,4 +1,4 @@
-"""sourcez: what is followed in Kubernetes, and how old that is."""
+"""sourcez, leaderz: what is followed in Kubernetes and how old that is, and who leads."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def sourcez(request: ViewRequest) -> Rendering:
     nothing vouches for the state of a kind.
     """
     return partial(builtins, request.kubernetes() or {})
+
+
+def leaderz(request: ViewRequest) -> Rendering:
+    """The Leases that this replica takes part in, with their holders; empty outside a cluster."""
+    return partial(builtins, request.leases())

@@ -29,6 +29,7 @@ PAGES: Final[dict[str, Page]] = {
     "endpointz": Page(registry.endpointz, "The same as endpointShardz"),
     "instancesz": Page(registry.instancesz, "Service ports that end at each proxy"),
     "journal": Page(journal.journal, "The last pushes: why, what, whom, and what came back"),
+    "leaderz": Page(sources.leaderz, "Which replica leads"),
     "mesh": Page(config.mesh, "The MeshConfig in force"),
     "push_status": Page(serving.push_status, "Findings of translation and of the proxies"),
     "registryz": Page(registry.registryz, "Services"),
