@@ -8,11 +8,12 @@ after its drain.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import tempfile
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +39,8 @@ from controlplane.errors import OutsideError, UsageError
 from controlplane.model.proxy import ProxyType
 
 BOOTSTRAP_FILE: Final = "envoy-rev.json"
+# Of an injected pod: its root is read-only, so there is no other place.
+VOLUME: Final = Path("/etc/istio/proxy")
 SECONDS_BETWEEN_LOOKS: Final = 0.05
 
 log = structlog.get_logger()
@@ -185,13 +188,13 @@ async def run_agent(settings: AgentSettings) -> None:
     Raises OutsideError or UsageError with a sentence when that cannot be.
     """
     become_proxy_group(settings.identity)
-    with tempfile.TemporaryDirectory(prefix="pylot-proxy-") as scratch:
+    with scratch_directory() as scratch:
         command = EnvoyCommand(
             binary=envoy_binary(settings.binary),
             arguments=tuple(
                 envoy_arguments(
                     settings,
-                    place_bootstrap(settings, Path(scratch)),
+                    place_bootstrap(settings, scratch),
                     override=override_text(settings.override),
                 )
             ),
@@ -200,6 +203,24 @@ async def run_agent(settings: AgentSettings) -> None:
         log.info("agent_started", node=settings.bootstrap.node_id, **addresses(settings))
         await Agent(settings, command, resolver=read_resolv_conf()).run()
     log.info("agent_ended")
+
+
+@contextlib.contextmanager
+def scratch_directory(volume: Path = VOLUME) -> Iterator[Path]:
+    """A new directory for what one run writes; raises OutsideError when there is no place for it.
+
+    It is in `volume` where that can be written, else where temporary files are.
+    """
+    place = volume if os.access(volume, os.W_OK) else None
+    try:
+        made = tempfile.TemporaryDirectory(prefix="pylot-proxy-", dir=place)
+    except OSError as error:
+        raise OutsideError(
+            f"there is no place for the bootstrap: neither {volume} nor a directory for "
+            f"temporary files can be written: {error.strerror}"
+        ) from error
+    with made as directory:
+        yield Path(directory)
 
 
 def addresses(settings: AgentSettings) -> Mapping[str, str]:
