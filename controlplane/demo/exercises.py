@@ -1,7 +1,7 @@
 """The classic Bookinfo exercises as checks: apply files, look at the page, judge.
 
 Owns: what each exercise applies and what has to be seen then.
-Must not know: how the example is run or how progress is shown.
+Must not know: how the example is run (a `Bookinfo`) or how progress is shown.
 Easy to break: shares of random choices are judged with a tolerance made from their spread, so
 that a right share fails once in some hundred thousand runs, and a wrong one is found.
 """
@@ -13,13 +13,12 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 import aiohttp
 import msgspec
 
-from controlplane.demo.layout import APPLICATIONS, Application
-from controlplane.demo.mesh import DemoMesh
+from controlplane.demo.layout import APPLICATIONS, Application, Layout
 from controlplane.errors import OutsideError
 
 NOBODY: Final = ""
@@ -41,18 +40,37 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+class Bookinfo(Protocol):
+    """The running example, as far as exercises need it."""
+
+    layout: Layout
+    http: aiohttp.ClientSession
+
+    async def apply(self, *, reviews: str | None = None, ratings: str | None = None) -> None:
+        """Make files of the example hold, and wait until they do; raises OutsideError."""
+        ...
+
+    async def start_application(self, application: Application, *extra: str) -> None:
+        """Start one application again with other flags; raises OutsideError."""
+        ...
+
+    def log_of(self, application: Application) -> str:
+        """All that one application wrote."""
+        ...
+
+
 class Exercise(msgspec.Struct, frozen=True, kw_only=True):
     """One exercise; `check` returns what was seen, and raises FailedError when it is wrong."""
 
     title: str
-    check: Callable[[DemoMesh], Awaitable[str]]
+    check: Callable[[Bookinfo], Awaitable[str]]
 
 
 class FailedError(Exception):
     """What was seen is not what the exercise promises."""
 
 
-async def get_page(mesh: DemoMesh, user: str = NOBODY) -> Page:
+async def get_page(mesh: Bookinfo, user: str = NOBODY) -> Page:
     """Load the page through the gateway as a user; raises FailedError when nothing comes."""
     started = time.monotonic()
     query = {"u": user} if user else {}
@@ -69,7 +87,7 @@ async def get_page(mesh: DemoMesh, user: str = NOBODY) -> Page:
         raise FailedError(f"the page did not come: {error}") from error
 
 
-async def count_versions(mesh: DemoMesh, calls: int = CALLS) -> Counter[str]:
+async def count_versions(mesh: Bookinfo, calls: int = CALLS) -> Counter[str]:
     """Ask for the reviews through the gateway, and count which version answered.
 
     What is not a good answer is counted by its status. Raises FailedError when nothing comes.
@@ -112,7 +130,7 @@ def stars_of(page: Page) -> str:
     return "none"
 
 
-async def all_v1(mesh: DemoMesh) -> str:
+async def all_v1(mesh: Bookinfo) -> str:
     """Everybody gets version 1."""
     await mesh.apply(reviews="all-v1")
     pages = [await get_page(mesh) for _ in range(20)]
@@ -123,10 +141,10 @@ async def all_v1(mesh: DemoMesh) -> str:
     return f"{len(pages)} pages by reviews v1, no stars"
 
 
-def split(file: str, shares: dict[str, float]) -> Callable[[DemoMesh], Awaitable[str]]:
+def split(file: str, shares: dict[str, float]) -> Callable[[Bookinfo], Awaitable[str]]:
     """The check of an exercise that divides the calls to reviews."""
 
-    async def check(mesh: DemoMesh) -> str:
+    async def check(mesh: Bookinfo) -> str:
         await mesh.apply(reviews=file)
         seen = await count_versions(mesh)
         calls = seen.total()
@@ -143,7 +161,7 @@ def split(file: str, shares: dict[str, float]) -> Callable[[DemoMesh], Awaitable
     return check
 
 
-async def by_user(mesh: DemoMesh) -> str:
+async def by_user(mesh: Bookinfo) -> str:
     """jason gets version 2, everybody else version 1."""
     await mesh.apply(reviews="reviews-test-v2")
     for _ in range(5):
@@ -154,7 +172,7 @@ async def by_user(mesh: DemoMesh) -> str:
     return "jason: black stars; anybody else: none"
 
 
-async def delay(mesh: DemoMesh) -> str:
+async def delay(mesh: Bookinfo) -> str:
     """The ratings come 7 s late for jason; productpage gives up after 6 s."""
     await mesh.apply(reviews="reviews-test-v2", ratings="ratings-test-delay")
     jason, other = await asyncio.gather(get_page(mesh, JASON), get_page(mesh))
@@ -165,7 +183,7 @@ async def delay(mesh: DemoMesh) -> str:
     return f"jason waited {jason.seconds:.1f} s and got no reviews; anybody else: at once"
 
 
-async def abort(mesh: DemoMesh) -> str:
+async def abort(mesh: Bookinfo) -> str:
     """Every call to ratings made for jason ends with 500."""
     await mesh.apply(reviews="reviews-test-v2", ratings="ratings-test-abort")
     jason, other = await get_page(mesh, JASON), await get_page(mesh)
@@ -175,7 +193,7 @@ async def abort(mesh: DemoMesh) -> str:
     return "jason reads that the ratings are unavailable"
 
 
-async def mirror(mesh: DemoMesh) -> str:
+async def mirror(mesh: Bookinfo) -> str:
     """Reviews v1 answers, v3 gets a copy of each call."""
     await mesh.apply(reviews="reviews-mirror")
     copies = logged_calls(mesh)
@@ -191,12 +209,12 @@ async def mirror(mesh: DemoMesh) -> str:
     return f"{len(pages)} pages by reviews v1, {found} copies to v3"
 
 
-def logged_calls(mesh: DemoMesh) -> int:
+def logged_calls(mesh: Bookinfo) -> int:
     """How many calls reviews v3 has logged; while it gets copies only, each is one."""
     return mesh.log_of(application("reviews-v3")).count("GET /reviews/0")
 
 
-async def timeout(mesh: DemoMesh) -> str:
+async def timeout(mesh: Bookinfo) -> str:
     """The mesh waits half a second for reviews, which wait for slow ratings."""
     await mesh.apply(reviews="reviews-timeout", ratings="ratings-delay-2s")
     page = await get_page(mesh)
@@ -205,7 +223,7 @@ async def timeout(mesh: DemoMesh) -> str:
     return f"no reviews after {page.seconds:.1f} s: two tries of 0.5 s"
 
 
-async def retries(mesh: DemoMesh) -> str:
+async def retries(mesh: Bookinfo) -> str:
     """Every second answer of ratings is a 500; only with retries nobody notices."""
     ratings = application("ratings-v1")
     await mesh.start_application(ratings, "--fail-every", "2")
@@ -245,7 +263,7 @@ EXERCISES: Final = (
 )
 
 
-async def judge(exercise: Exercise, mesh: DemoMesh) -> tuple[bool, str]:
+async def judge(exercise: Exercise, mesh: Bookinfo) -> tuple[bool, str]:
     """Run one exercise and return whether it holds, and what was seen."""
     try:
         return True, await exercise.check(mesh)

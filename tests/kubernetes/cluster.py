@@ -9,6 +9,7 @@ the same server again.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -24,9 +25,11 @@ from typing import Any, Final
 
 import yaml
 
+from controlplane.agent.processes import namespace_prefix
+from controlplane.demo.visitor import Visitor
 from tests.envoy.harness import free_ports
 from tests.kubernetes.binaries import Binaries, missing_controller_manager
-from tests.kubernetes.certificates import Certificates, kubeconfig
+from tests.kubernetes.certificates import Certificates, Pair, kubeconfig
 
 _HOST: Final = "127.0.0.1"
 _PATIENCE: Final = 90.0  # seconds; four is usual on an idle machine
@@ -46,20 +49,23 @@ _CONTROLLERS: Final = (
 class Cluster:
     """A running API server; `kubeconfig` is that of its administrator."""
 
-    def __init__(self, binaries: Binaries, directory: Path) -> None:
+    def __init__(self, binaries: Binaries, directory: Path, *, network_namespace: str = "") -> None:
+        """Nothing is started yet; everything will run in that namespace of `ip netns`."""
         self._binaries = binaries
+        self._prefix = namespace_prefix(network_namespace)
+        self._visitor = Visitor(network_namespace) if network_namespace else None
         self._directory = directory
         self._certificates = Certificates(directory)
         self._server = self._certificates.server("kube-apiserver", _HOST, "localhost")
         self._accounts = self._certificates.key_pair("service-accounts")
-        self._etcd_port, self._etcd_peer, self._port = free_ports(3)
+        self._etcd_port, self._etcd_peer, self.port = free_ports(3)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.kubeconfig: Final = self.kubeconfig_for("admin", "system:masters")
 
     @property
     def url(self) -> str:
         """The address of the API server."""
-        return f"https://{_HOST}:{self._port}"
+        return f"https://{_HOST}:{self.port}"
 
     @property
     def certificate_authority(self) -> Path:
@@ -76,6 +82,8 @@ class Cluster:
         self._end("kube-controller-manager")
         self.stop_api_server()
         self._end("etcd")
+        if self._visitor is not None:
+            self._visitor.close()
 
     def start_etcd(self) -> None:
         """Start etcd on the data that it had."""
@@ -104,7 +112,7 @@ class Cluster:
             f"--etcd-servers=http://{_HOST}:{self._etcd_port}",
             f"--bind-address={_HOST}",
             f"--advertise-address={_HOST}",
-            f"--secure-port={self._port}",
+            f"--secure-port={self.port}",
             f"--cert-dir={self._directory}",
             f"--tls-cert-file={self._server.certificate}",
             f"--tls-private-key-file={self._server.key}",
@@ -120,6 +128,8 @@ class Cluster:
             "--endpoint-reconciler-type=none",
             "--etcd-compaction-interval=0",  # tests compact themselves
             "--shutdown-delay-duration=0s",
+            # There is no kube-proxy: webhooks are called at the endpoints of their services.
+            "--enable-aggregator-routing=true",
         )
         self._wait("kube-apiserver", f"{self.url}/readyz")
 
@@ -170,6 +180,10 @@ class Cluster:
         path.write_text(kubeconfig(self.url, self._certificates.authority, user, pair))
         return path
 
+    def server_certificate(self, name: str, *hosts: str) -> Pair:
+        """Return a certificate for another server, from the same authority."""
+        return self._certificates.server(name, *hosts)
+
     def kubectl(
         self,
         *arguments: str,
@@ -179,7 +193,12 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run kubectl to its end; raises AssertionError with its words when it fails."""
         done = subprocess.run(
-            [self._binaries.kubectl, f"--kubeconfig={kubeconfig or self.kubeconfig}", *arguments],
+            [
+                *self._prefix,
+                self._binaries.kubectl,
+                f"--kubeconfig={kubeconfig or self.kubeconfig}",
+                *arguments,
+            ],
             input=stdin,
             capture_output=True,
             text=True,
@@ -202,7 +221,10 @@ class Cluster:
     def _start(self, name: str, program: Path, *arguments: str) -> None:
         with (self._directory / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [program, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*self._prefix, program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
     def _end(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
@@ -239,21 +261,25 @@ class Cluster:
             context = ssl.create_default_context(cafile=str(self._certificates.authority))
             admin = self._directory / "admin"
             context.load_cert_chain(admin.with_suffix(".crt"), admin.with_suffix(".key"))
-        return contextlib.closing(urllib.request.urlopen(url, timeout=5, context=context))
+        return contextlib.closing(self._ask(url, timeout=5, context=context))
+
+    def _ask(self, request: str | urllib.request.Request, **settings: Any) -> Any:
+        ask = functools.partial(urllib.request.urlopen, request, **settings)
+        return ask() if self._visitor is None else self._visitor.do(ask)
 
     def _etcd(self, method: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(
             f"http://{_HOST}:{self._etcd_port}/v3/{method}", data=json.dumps(body).encode()
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with self._ask(request, timeout=20) as answer:
             return json.load(answer)
 
 
 @contextlib.contextmanager
-def running_cluster(binaries: Binaries) -> Iterator[Cluster]:
+def running_cluster(binaries: Binaries, *, network_namespace: str = "") -> Iterator[Cluster]:
     """Run a cluster of one's own; nothing of it is left behind."""
     with tempfile.TemporaryDirectory(prefix="pylot-cluster-") as directory:
-        cluster = Cluster(binaries, Path(directory))
+        cluster = Cluster(binaries, Path(directory), network_namespace=network_namespace)
         try:
             cluster.start()
             yield cluster

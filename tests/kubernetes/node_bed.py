@@ -1,0 +1,257 @@
+"""A whole cluster in network namespaces: API server, controllers, a node, and our control plane.
+
+Everything runs inside the node's namespace but the pods, which have their own. Must not know which
+workloads there are. The rule that is easy to break: this process reaches the API server through a
+forwarder of its own event loop, so whatever waits for kubectl waits in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import yaml
+
+from controlplane.agent.admin import AdminClient
+from controlplane.agent.bootstrap import SocketAddress
+from controlplane.agent.processes import Child, start_child
+from controlplane.crds.definitions import definitions
+from controlplane.crds.text import as_yaml
+from controlplane.demo.forwarder import Forwarder
+from controlplane.demo.layout import LOOPBACK
+from controlplane.demo.namespaces import NODE_ADDRESS, Network, purge
+from controlplane.demo.pods import ADMIN
+from controlplane.demo.visitor import Visitor
+from tests.envoy.harness import eventually
+from tests.kubernetes.binaries import find_binaries, missing_binaries
+from tests.kubernetes.cluster import Cluster, running_cluster
+from tests.kubernetes.kubelet import Kubelet, run_kubelet
+from tests.kubernetes.pod_worker import PodWorker
+
+XDS: Final = SocketAddress(host=NODE_ADDRESS, port=15010)
+HTTP: Final = SocketAddress(host=LOOPBACK, port=8080)
+_SYSTEM: Final = "istio-system"
+MESH: Final = {
+    "defaultConfig": {
+        "discoveryAddress": str(XDS),  # the node has neither a DNS server nor a kube-proxy
+        "proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "true"},
+    }
+}
+
+
+class NodeBed:
+    """The running cluster."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        kubelet: Kubelet,
+        network: Network,
+        node: Visitor,
+        directory: Path,
+        stack: contextlib.AsyncExitStack,
+    ) -> None:
+        self.cluster = cluster
+        self.kubelet = kubelet
+        self.node = node
+        self.directory = directory
+        self._network = network
+        self._stack = stack
+        self._admins: dict[str, AdminClient] = {}
+        self._http: SocketAddress | None = None
+        self.control_plane: Child | None = None
+
+    async def kubectl(self, *words: str, stdin: str | None = None) -> str:
+        """What kubectl prints; raises AssertionError with its words when it fails."""
+        try:
+            done = await asyncio.to_thread(self.cluster.kubectl, *words, stdin=stdin)
+        except AssertionError as error:
+            raise AssertionError("\n".join([str(error), *self.kubelet.troubles()])) from None
+        return done.stdout
+
+    async def objects(self, *words: str) -> list[dict[str, Any]]:
+        """The objects that `kubectl get` finds."""
+        return list(json.loads(await self.kubectl("get", *words, "-o", "json"))["items"])
+
+    async def apply(self, *objects: dict[str, Any]) -> None:
+        """Apply objects as the administrator."""
+        await self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+
+    async def start_control_plane(self) -> None:
+        """Start `pylot serve` in the node."""
+        self.control_plane = child = await start_child(
+            "controlplane",
+            [
+                *(sys.executable, "-m", "controlplane", "serve"),
+                *("--kubernetes", "--kubeconfig", str(self.cluster.kubeconfig)),
+                *("--mesh-config", str(self.directory / "mesh.yaml")),
+                *("--grpc-addr", str(XDS), "--secure-grpc-addr", ""),
+                *("--http-addr", str(HTTP), "--monitoring-addr", f"{LOOPBACK}:15014"),
+                *("--https-addr", ":15017"),
+                *("--tls-cert-file", str(self.directory / "webhook.crt")),
+                *("--tls-key-file", str(self.directory / "webhook.key")),
+            ],
+            log=self.directory / "controlplane.log",
+            network_namespace=self._network.node,
+        )
+        self._stack.push_async_callback(child.stop)
+
+    async def control_plane_ready(self) -> None:
+        """Wait until the control plane is ready."""
+        if self._http is None:
+            self._http = await self.forward(HTTP)
+        url = f"http://{self._http}/ready"
+        async with aiohttp.ClientSession() as session:
+
+            async def look() -> int:
+                assert self.control_plane is not None
+                assert self.control_plane.returncode is None, self.control_plane.tail(lines=20)
+                async with session.get(url) as answer:
+                    return answer.status
+
+            await eventually(look, lambda status: status == 200, what="a ready control plane")
+
+    async def forward(self, target: SocketAddress) -> SocketAddress:
+        """A port of this machine that leads to an address which the node reaches."""
+        return await self._forward(self.node, target)
+
+    async def admin(self, worker: PodWorker) -> AdminClient:
+        """The admin interface of a pod's Envoy."""
+        if worker.uid not in self._admins:
+            visitor = self._stack.enter_context(Visitor(worker.namespace))
+            client = AdminClient(await self._forward(visitor, ADMIN))
+            self._stack.push_async_callback(client.close)
+            self._admins[worker.uid] = client
+        return self._admins[worker.uid]
+
+    async def _forward(self, visitor: Visitor, target: SocketAddress) -> SocketAddress:
+        forwarder = Forwarder(visitor, address=SocketAddress(host=LOOPBACK, port=0), target=target)
+        self._stack.push_async_callback(forwarder.close)
+        await forwarder.start()
+        return forwarder.address
+
+
+@contextlib.asynccontextmanager
+async def node_bed(*, control_plane: bool = True) -> AsyncIterator[NodeBed]:
+    """Run a cluster; with a control plane also what its installation brings, and wait for it."""
+    binaries = find_binaries()
+    assert binaries is not None, missing_binaries()
+    await purge()
+    async with contextlib.AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pylot-node-")))
+        os.chmod(directory, 0o755)
+        network = await stack.enter_async_context(Network())
+        visitor = stack.enter_context(Visitor(network.node))
+        cluster = stack.enter_context(running_cluster(binaries, network_namespace=network.node))
+        cluster.start_controller_manager()
+        place = SocketAddress(host=LOOPBACK, port=cluster.port)
+        forwarder = Forwarder(visitor, address=place, target=place)
+        stack.push_async_callback(forwarder.close)
+        await forwarder.start()
+        kubelet = await stack.enter_async_context(
+            run_kubelet(cluster.kubeconfig, network, visitor, directory)
+        )
+        bed = NodeBed(
+            cluster=cluster,
+            kubelet=kubelet,
+            network=network,
+            node=visitor,
+            directory=directory,
+            stack=stack,
+        )
+        if control_plane:
+            await _install(bed)
+            await bed.start_control_plane()
+            await bed.control_plane_ready()
+        yield bed
+
+
+async def _install(bed: NodeBed) -> None:
+    """What an installation of the control plane brings, but itself."""
+    (bed.directory / "mesh.yaml").write_text(yaml.safe_dump(MESH))
+    await bed.kubectl("apply", "--server-side", "-f", "-", stdin=as_yaml(definitions()))
+    pair = bed.cluster.server_certificate("webhook", f"istiod.{_SYSTEM}.svc")
+    for file, name in ((pair.certificate, "webhook.crt"), (pair.key, "webhook.key")):
+        (bed.directory / name).write_bytes(file.read_bytes())
+    await bed.apply(*_objects(bed.cluster.certificate_authority.read_bytes()))
+
+
+def _objects(authority: bytes) -> Sequence[dict[str, Any]]:
+    labels = {"istio-injection": "enabled"}
+    client = {
+        "service": {"name": "istiod", "namespace": _SYSTEM, "path": "/inject", "port": 443},
+        "caBundle": base64.b64encode(authority).decode(),
+    }
+    webhook = {
+        "clientConfig": client,
+        "rules": [
+            {
+                "operations": ["CREATE"],
+                "apiGroups": [""],
+                "apiVersions": ["v1"],
+                "resources": ["pods"],
+            }
+        ],
+        "failurePolicy": "Fail",
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "reinvocationPolicy": "Never",
+    }
+    by_namespace = {"matchLabels": labels}
+    by_object = {"matchLabels": {"sidecar.istio.io/inject": "true"}}
+    return (
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _SYSTEM}},
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": "default", "labels": labels},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "istiod", "namespace": _SYSTEM},
+            "spec": {"ports": [{"name": "https-webhook", "port": 443, "targetPort": 15017}]},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": "istiod",
+                "namespace": _SYSTEM,
+                "labels": {"kubernetes.io/service-name": "istiod"},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "https-webhook", "port": 15017}],
+            "endpoints": [{"addresses": [NODE_ADDRESS], "conditions": {"ready": True}}],
+        },
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": "istio-sidecar-injector"},
+            "webhooks": [
+                {
+                    **webhook,
+                    "name": "namespace.sidecar-injector.istio.io",
+                    "namespaceSelector": by_namespace,
+                },
+                {
+                    **webhook,
+                    "name": "object.sidecar-injector.istio.io",
+                    "objectSelector": by_object,
+                    "namespaceSelector": {
+                        "matchExpressions": [{"key": "istio-injection", "operator": "DoesNotExist"}]
+                    },
+                },
+            ],
+        },
+    )
