@@ -102,10 +102,9 @@ class Registry:
         """Take one step of a source; `tick` publishes what follows from it."""
         now = self._clock()
         mine = self._objects[source]
-        for item, origin in delta.upserts:
-            mine[item.ref] = (item, origin)
-        removed = [ref for ref in delta.removals if mine.pop(ref, None) is not None]
-        refs = [*(item.ref for item, _ in delta.upserts), *removed]
+        refs = [item.ref for item, _ in delta.upserts]
+        mine.update(zip(refs, delta.upserts, strict=True))
+        refs += [ref for ref in delta.removals if mine.pop(ref, None) is not None]
         endpoints = refs if all(ref.kind in _ENDPOINT_KINDS for ref in refs) else []
         config = bool(refs) and not endpoints
         if config:

@@ -25,6 +25,7 @@ from controlplane.model.discovery import Discovery, Passed
 from controlplane.model.endpoints import (
     NOTHING,
     Found,
+    by_address,
     kubernetes_endpoints,
     service_entry_endpoints,
 )
@@ -35,6 +36,7 @@ from controlplane.model.names import Host
 from controlplane.model.service_entry import ServiceEntry
 from controlplane.model.services import NO_ENDPOINTS, Endpoint, Service, ServiceEndpoints
 from controlplane.model.snapshot import EMPTY, ServiceTarget, Snapshot
+from controlplane.model.table import Table
 from controlplane.model.virtual_services import VirtualServices
 
 ObjectT = TypeVar("ObjectT", bound=Object)
@@ -43,12 +45,12 @@ V = TypeVar("V")
 
 
 class _Made(NamedTuple):
-    """What one unit came to: for each host its service and what was found for it."""
+    """What one unit came to for one of its hosts: the service and what was found for it."""
 
-    by_host: Mapping[Host, tuple[Service, Found]] = FrozenDict()
+    service: Service
+    found: Found
 
 
-_NOT_MADE: Final = _Made()
 _MANY: Final = 100
 
 
@@ -97,14 +99,14 @@ class Assembler:
         self._discovery: Final = Discovery(self._mesh.discovery_selectors, self._present)
         self._groups: Final = Groups(cluster_id)
         self._world: Final = self._groups.world
-        self._provenance: dict[ObjectRef, Provenance] = {}
-        self._made: dict[ObjectRef, _Made] = {}
-        self._claims: dict[Host, set[ObjectRef]] = {}
+        self._provenance: Final[Table[ObjectRef, Provenance]] = Table()
+        self._made: dict[ObjectRef, tuple[_Made, ...]] = {}
+        self._claims: dict[Host, tuple[ObjectRef, ...]] = {}
         self._pods_used: dict[ObjectRef, frozenset[tuple[str, str]]] = {}
-        self._service_by_host: dict[Host, Service] = {}
-        self._endpoints: dict[Host, ServiceEndpoints] = {}
+        self._service_by_host: Final[Table[Host, Service]] = Table()
+        self._endpoints: Final[Table[Host, ServiceEndpoints]] = Table()
         self._found: dict[Host, Found] = {}
-        self._targets_by_ip: dict[str, tuple[ServiceTarget, ...]] = {}
+        self._targets_by_ip: Final[Table[str, tuple[ServiceTarget, ...]]] = Table()
         self._contested: dict[Host, tuple[Diagnostic, ...]] = {}
         self._checks: Final = Checks()
 
@@ -124,19 +126,20 @@ class Assembler:
         groups = self._groups
         for ref in passed.removals:
             groups.remove(ref)
-            if self._provenance.pop(ref, None) is not None:
+            if ref in self._provenance.read:
+                del self._provenance.write()[ref]
                 groups.changed.add("provenance")
         for item, origin in passed.upserts:
             ref = item.ref
-            if origin is not None and self._provenance.get(ref) != origin:
-                self._provenance[ref] = origin
+            if origin is not None and self._provenance.read.get(ref) != origin:
+                self._provenance.write()[ref] = origin
                 groups.changed.add("provenance")
-            known = groups.objects.get(ref) or self._last.objects.get(ref)
-            groups.put(known if known is not None and known == item else item)
+            known = groups.objects.read.get(ref) or self._last.objects.get(ref)
+            groups.put(ref, known if known is not None and known == item else item)
 
     def _present(self) -> Iterator[tuple[Object, Provenance | None]]:
-        for ref, item in self._groups.objects.items():
-            yield item, self._provenance.get(ref)
+        for ref, item in self._groups.objects.read.items():
+            yield item, self._provenance.read.get(ref)
 
     def set_mesh(self, mesh: MeshConfig) -> None:
         """Replace the settings of the mesh."""
@@ -191,22 +194,22 @@ class Assembler:
             *(entry for group in self._contested.values() for entry in group),
             *self._checks.run(snapshot),
         ):
-            found.add(_placed(entry, self._provenance))
+            found.add(_placed(entry, self._provenance.read))
         made = tuple(sorted(found, key=order))
         return self._last.diagnostics if made == self._last.diagnostics else made
 
-    def _keep(self, current: dict[K, V], last: Mapping[K, V], field: str) -> Mapping[K, V]:
-        """Return the last mapping when nothing in it changed, else a copy of the current one."""
-        if field not in self._groups.changed and len(current) == len(last):
+    def _keep(self, current: Table[K, V], last: Mapping[K, V], field: str) -> Mapping[K, V]:
+        """Return the last mapping when nothing in it changed, else the current one."""
+        if field not in self._groups.changed and len(current.read) == len(last):
             return last
         # Only against a snapshot of another assembler can "changed" turn out to be equal.
-        return last if self._inherited and last == current else dict(current)
+        return last if self._inherited and last == current.read else current.publish()
 
     def _services(self) -> tuple[Service, ...]:
         last = self._last.services
-        if "services" not in self._groups.changed and len(last) == len(self._service_by_host):
+        if "services" not in self._groups.changed and len(last) == len(self._service_by_host.read):
             return last
-        made = tuple(sorted(self._service_by_host.values(), key=_service_age))
+        made = tuple(sorted(self._service_by_host.read.values(), key=_service_age))
         return last if made == last else made
 
     def _remake(self) -> None:
@@ -223,31 +226,33 @@ class Assembler:
         groups = self._groups
         touched: set[Host] = set()
         for unit in units:
-            old = self._made.pop(unit, _NOT_MADE)
-            item = groups.objects.get(unit)
-            new = _NOT_MADE if item is None else self._make(item)
-            if new.by_host:
+            old = self._made.pop(unit, ())
+            item = groups.objects.read.get(unit)
+            new = () if item is None else self._make(item)
+            if new:
                 self._made[unit] = new
             self._note_pods(unit, new)
-            for host in old.by_host.keys() - new.by_host.keys():
-                self._claims[host].discard(unit)
-            for host in new.by_host:
-                self._claims.setdefault(host, set()).add(unit)
-            touched |= old.by_host.keys() | new.by_host.keys()
+            before = {made.service.host for made in old}
+            after = {made.service.host for made in new}
+            for host in before - after:
+                self._claims[host] = tuple(claim for claim in self._claims[host] if claim != unit)
+            for host in after - before:
+                self._claims[host] = (*self._claims.get(host, ()), unit)
+            touched |= before | after
         for host in touched:
             self._settle(host)
 
     def _users_of_nodes(self, nodes: set[str]) -> set[ObjectRef]:
         return {
             unit
-            for unit, made in self._made.items()
-            for _, found in made.by_host.values()
-            for endpoints in found.endpoints.by_port.values()
+            for unit, group in self._made.items()
+            for made in group
+            for endpoints in made.found.endpoints.by_port.values()
             for endpoint in endpoints
             if endpoint.workload.node in nodes
         }
 
-    def _make(self, item: Object) -> _Made:
+    def _make(self, item: Object) -> tuple[_Made, ...]:
         match item:
             case KubernetesService():
                 service = self._known_service(from_kubernetes(item, domain=self._domain))
@@ -259,21 +264,20 @@ class Assembler:
                     endpoints=self._groups.endpoints_of(meta.namespace, meta.name),
                     world=self._world,
                 )
-                return _Made({service.host: (service, self._known_endpoints(service.host, found))})
+                return (_Made(service, self._known_endpoints(service.host, found)),)
             case ServiceEntry():
                 services = [self._known_service(service) for service in from_service_entry(item)]
-                return _Made(
-                    {
-                        service.host: (
-                            service,
-                            self._known_endpoints(
-                                service.host,
-                                service_entry_endpoints(item, service, world=self._world),
-                            ),
-                        )
-                        for service in services
-                    }
-                )
+                by_host = {
+                    service.host: _Made(
+                        service,
+                        self._known_endpoints(
+                            service.host,
+                            service_entry_endpoints(item, service, world=self._world),
+                        ),
+                    )
+                    for service in services
+                }
+                return tuple(by_host.values())
             case _:
                 raise AssertionError(f"{type(item).__name__} declares no services")
 
@@ -294,10 +298,10 @@ class Assembler:
         )
         return found._replace(endpoints=ServiceEndpoints(by_port=by_port))
 
-    def _note_pods(self, unit: ObjectRef, made: _Made) -> None:
+    def _note_pods(self, unit: ObjectRef, group: tuple[_Made, ...]) -> None:
         users = self._groups.users_of_pod
         before = self._pods_used.pop(unit, frozenset())
-        after = frozenset(key for _, found in made.by_host.values() for key in found.pods)
+        after = frozenset(key for made in group for key in made.found.pods)
         for key in before - after:
             users[key].discard(unit)
             if not users[key]:
@@ -309,51 +313,51 @@ class Assembler:
 
     def _settle(self, host: Host) -> None:
         """Give a host to the oldest unit that claims it."""
-        units = self._claims.get(host, set())
+        units = self._claims.get(host, ())
         self._contested.pop(host, None)
         if not units:
             self._claims.pop(host, None)
             self._assign(host, None, NOTHING)
             return
         ordered = sorted(units, key=self._age)
-        self._assign(host, *self._made[ordered[0]].by_host[host])
+        chosen = next(made for made in self._made[ordered[0]] if made.service.host == host)
+        self._assign(host, chosen.service, chosen.found)
         if len(ordered) > 1:
             self._contested[host] = tuple(
                 _lost_host(host, loser, ordered[0]) for loser in ordered[1:]
             )
 
     def _age(self, unit: ObjectRef) -> tuple[str, str, str, str]:
-        return (*by_age(self._groups.objects[unit]), unit.kind)
+        return (*by_age(self._groups.objects.read[unit]), unit.kind)
 
     def _assign(self, host: Host, service: Service | None, found: Found) -> None:
         changed = self._groups.changed
-        old = self._service_by_host.get(host)
-        if service is None:
-            self._service_by_host.pop(host, None)
-        else:
-            self._service_by_host[host] = service
-        if old is not service:
+        if self._service_by_host.read.get(host) is not service:
             changed.add("services")
+            if service is None:
+                del self._service_by_host.write()[host]
+            else:
+                self._service_by_host.write()[host] = service
         endpoints = found.endpoints
-        if self._endpoints.get(host, NO_ENDPOINTS) is not endpoints:
+        if self._endpoints.read.get(host, NO_ENDPOINTS) is not endpoints:
             changed.add("endpoints")
             if endpoints.by_port:
-                self._endpoints[host] = endpoints
+                self._endpoints.write()[host] = endpoints
             else:
-                self._endpoints.pop(host, None)
+                self._endpoints.write().pop(host, None)
         self._assign_targets(host, found)
 
     def _assign_targets(self, host: Host, found: Found) -> None:
-        before = self._found.get(host, NOTHING).targets
-        after = found.targets
-        if after:
+        last = self._found.get(host, NOTHING).targets
+        if found.targets:
             self._found[host] = found
         else:
             self._found.pop(host, None)
-        if before == after:
+        if last == found.targets:
             return
+        before, after = by_address(last), by_address(found.targets)
         self._groups.changed.add("targets_by_ip")
-        by_ip = self._targets_by_ip
+        by_ip = self._targets_by_ip.write()
         for address in {**before, **after}:
             mine = after.get(address, ())
             if mine == before.get(address):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar, dataclass_transform, get_args, get_origin
 
 import msgspec
@@ -19,34 +19,37 @@ V = TypeVar("V")
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class ModelMeta(msgspec.StructMeta):
-    """Gives every subclass of Model the same options, which msgspec does not inherit."""
+    """Gives every subclass of Model the same options, which msgspec does not inherit.
+
+    Values hold no cycles, so the garbage collector has no business with them; most are keys of a
+    cache, so they keep their hash, unless a class is so numerous that it says `cache_hash=False`.
+    """
 
     def __new__(
         mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
     ) -> ModelMeta:
         options.setdefault("frozen", True)
         options.setdefault("kw_only", True)
+        options.setdefault("gc", False)
+        if bases != (msgspec.Struct,):
+            options.setdefault("cache_hash", True)
         return super().__new__(mcls, name, bases, namespace, **options)
 
 
-class Model(
-    msgspec.Struct, metaclass=ModelMeta, rename="camel", omit_defaults=True, cache_hash=True
-):
+class Model(msgspec.Struct, metaclass=ModelMeta, rename="camel", omit_defaults=True):
     """A frozen value with Kubernetes' camelCase spelling on the wire; keyword arguments only."""
 
 
 class FrozenDict(dict[K, V]):
-    """A mapping that is never written to after it was made, and can therefore be hashed."""
+    """A mapping that is never written to after it was made, and can therefore be hashed.
 
-    __slots__ = ("_hash",)
-    _hash: int
+    The values that hold one keep their own hash; it would be kept twice here.
+    """
+
+    __slots__ = ()
 
     def __hash__(self) -> int:  # type: ignore[override]  # dict declares itself unhashable
-        try:
-            return self._hash
-        except AttributeError:
-            self._hash = hash(frozenset(self.items()))
-            return self._hash
+        return hash(frozenset(self.items()))
 
 
 Labels = FrozenDict[str, str]
@@ -133,6 +136,8 @@ def enc_hook(value: Any) -> Any:
             return str(value)
         case FrozenDict():
             return dict(value)
+        case Sequence():
+            return tuple(value)
         case _:
             raise NotImplementedError(f"no encoding of {type(value)}")
 

@@ -6,6 +6,7 @@ from an unused one (Kubernetes API reference, v1.34).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, field
@@ -193,7 +194,7 @@ class EndpointSlice(Object):
 
     KIND: ClassVar[str] = "EndpointSlice"
     address_type: Literal["IPv4", "IPv6", "FQDN"] = "IPv4"
-    endpoints: tuple[SliceEndpoint, ...] | None = ()
+    endpoints: Sequence[SliceEndpoint] | None = ()  # kept as `PackedEndpoints`
     ports: tuple[EndpointPort, ...] | None = ()
 
 

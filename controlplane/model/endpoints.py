@@ -56,15 +56,27 @@ class World(NamedTuple):
     cluster: str = ""  # the name of the cluster that the objects come from
 
 
+class Targets(NamedTuple):
+    """What ends at some addresses: all of a service's are usually alike."""
+
+    targets: tuple[ServiceTarget, ...]
+    addresses: tuple[str, ...]
+
+
 class Found(NamedTuple):
     """The endpoints of a service, who of the workloads they concern, and which pods were used."""
 
     endpoints: ServiceEndpoints = NO_ENDPOINTS
-    targets: Mapping[str, tuple[ServiceTarget, ...]] = FrozenDict()  # by address
+    targets: tuple[Targets, ...] = ()
     pods: frozenset[tuple[str, str]] = frozenset()
 
 
 NOTHING: Final = Found()
+
+
+def by_address(found: Iterable[Targets]) -> dict[str, tuple[ServiceTarget, ...]]:
+    """Return the targets of each address."""
+    return {address: group.targets for group in found for address in group.addresses}
 
 
 class _Collector:
@@ -158,9 +170,12 @@ class _Collector:
             for name, known in self.found.items()
             if known
         )
+        groups: dict[tuple[ServiceTarget, ...], list[str]] = {}
+        for address, targets in self.targets.items():
+            groups.setdefault(targets, []).append(address)
         return Found(
             ServiceEndpoints(by_port=by_port) if by_port else NO_ENDPOINTS,
-            self.targets,
+            tuple(Targets(targets, tuple(found)) for targets, found in groups.items()),
             frozenset(self.pods),
         )
 

@@ -26,6 +26,7 @@ from controlplane.model.gateway import Gateway
 from controlplane.model.meta import Object, ObjectRef
 from controlplane.model.service_entry import ServiceEntry, WorkloadEntry
 from controlplane.model.snapshot import selects
+from controlplane.model.table import Table
 from controlplane.model.virtual_service import VirtualService
 from controlplane.model.workloads import REGION, SUBZONE, ZONE, pod_ips
 
@@ -43,14 +44,14 @@ class Groups:
 
     def __init__(self, cluster_id: str = "") -> None:
         self._cluster_id: Final = cluster_id
-        self.objects: dict[ObjectRef, Object] = {}
+        self.objects: Final[Table[ObjectRef, Object]] = Table()
         self.virtual_services: dict[ObjectRef, VirtualService] = {}
         self.destination_rules: dict[ObjectRef, DestinationRule] = {}
         self.gateways: dict[ObjectRef, Gateway] = {}
-        self.namespaces: dict[str, Labels] = {}
+        self.namespaces: Final[Table[str, Labels]] = Table()
         self.nodes: dict[str, Node] = {}
         self.pods: dict[Key, Pod] = {}
-        self.pods_by_ip: dict[str, Pod] = {}
+        self.pods_by_ip: Final[Table[str, Pod]] = Table()
         self.dirty: set[ObjectRef] = set()
         self.dirty_nodes: set[str] = set()
         self.changed: set[str] = set()
@@ -58,7 +59,7 @@ class Groups:
         self._pods_in: dict[str, dict[str, Pod]] = {}
         self._owners_of_ip: dict[str, tuple[Key, ...]] = {}
         self._entries_in: dict[str, dict[str, WorkloadEntry]] = {}
-        self._slices: dict[Key, dict[str, EndpointSlice]] = {}
+        self._slices: dict[Key, tuple[EndpointSlice, ...]] = {}
         self._endpoints: dict[Key, Endpoints] = {}
         self._selecting: dict[str, dict[ObjectRef, Labels | None]] = {}
 
@@ -75,24 +76,24 @@ class Groups:
 
     def slices_of(self, namespace: str, name: str) -> Iterable[EndpointSlice]:
         """Return the EndpointSlices of a Service."""
-        return self._slices.get((namespace, name), {}).values()
+        return self._slices.get((namespace, name), ())
 
     def endpoints_of(self, namespace: str, name: str) -> Endpoints | None:
         """Return the Endpoints object of a Service."""
         return self._endpoints.get((namespace, name))
 
-    def put(self, new: Object) -> None:
+    def put(self, ref: ObjectRef, new: Object) -> None:
         """Take an object in, in place of the one with its reference."""
-        ref = new.ref
-        old = self.objects.get(ref)
+        old = self.objects.read.get(ref)
         if old is not new:
-            self.objects[ref] = new
+            self.objects.write()[ref] = new
             self._note(ref, old, new)
 
     def remove(self, ref: ObjectRef) -> None:
         """Take an object out; one that is not there is no mistake."""
-        old = self.objects.pop(ref, None)
+        old = self.objects.read.get(ref)
         if old is not None:
+            del self.objects.write()[ref]
             self._note(ref, old, None)
 
     def _note(self, ref: ObjectRef, old: Object | None, new: Object | None) -> None:
@@ -131,7 +132,9 @@ class Groups:
                 if _place_of(old) != _place_of(new):
                     self.dirty_nodes.add(ref.name)
             case Namespace():
-                _place(self.namespaces, ref.name, None if new is None else new.metadata.labels)
+                _place(
+                    self.namespaces.write(), ref.name, None if new is None else new.metadata.labels
+                )
                 self.changed.add("namespaces")
             case _:
                 pass  # a kind that is accepted and not translated: it is only kept
@@ -154,13 +157,15 @@ class Groups:
                 continue
             key = (ref.namespace, name)
             self.dirty.add(ObjectRef(KubernetesService.KIND, *key))
-            slices = self._slices.setdefault(key, {})
+            slices = [
+                entry for entry in self._slices.get(key, ()) if entry.metadata.name != ref.name
+            ]
             if item is new and isinstance(item, EndpointSlice):
-                slices[ref.name] = item
+                slices.append(item)
+            if slices:
+                self._slices[key] = tuple(sorted(slices, key=lambda entry: entry.metadata.name))
             else:
-                slices.pop(ref.name, None)
-            if not slices:
-                del self._slices[key]
+                self._slices.pop(key, None)
 
     def _note_pod(self, key: Key, old: Object | None, new: Object | None) -> None:
         self.dirty |= self.users_of_pod.get(key, set())
@@ -174,10 +179,12 @@ class Groups:
             owners = (*others, key) if ip in after else others
             if owners:
                 self._owners_of_ip[ip] = owners
-                self.pods_by_ip[ip] = min((self.pods[owner] for owner in owners), key=_claim)
+                self.pods_by_ip.write()[ip] = min(
+                    (self.pods[owner] for owner in owners), key=_claim
+                )
             else:
                 del self._owners_of_ip[ip]
-                del self.pods_by_ip[ip]
+                del self.pods_by_ip.write()[ip]
             self.changed.add("pods_by_ip")
 
     def _dirty_selectors(self, namespace: str, labels: Labels) -> None:

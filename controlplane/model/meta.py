@@ -43,7 +43,7 @@ METADATA_IGNORED: Final = frozenset(
 """Fields of Kubernetes' ObjectMeta that are legal and that the model does not read."""
 
 
-class ObjectRef(msgspec.Struct, frozen=True, order=True, cache_hash=True):
+class ObjectRef(msgspec.Struct, frozen=True, order=True, cache_hash=True, gc=False):
     """Names one object: kind, namespace (empty for cluster scoped kinds) and name."""
 
     kind: str
@@ -59,7 +59,7 @@ class ObjectRef(msgspec.Struct, frozen=True, order=True, cache_hash=True):
         )
 
 
-class Provenance(msgspec.Struct, frozen=True):
+class Provenance(msgspec.Struct, frozen=True, gc=False):
     """Where an object came from: a side table entry, never part of equality or of bytes."""
 
     source: str  # "file", "kubernetes", "memory"

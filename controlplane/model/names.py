@@ -6,6 +6,7 @@ here (source: Istio's model/service.go naming, see ARCHITECTURE.md).
 
 from __future__ import annotations
 
+import sys
 from typing import Final, NamedTuple, NewType
 
 Host = NewType("Host", str)
@@ -40,7 +41,8 @@ class ClusterParts(NamedTuple):
 
 def outbound_cluster(port: int, subset: str, host: str) -> ClusterName:
     """`outbound|PORT|SUBSET|HOST`."""
-    return ClusterName(f"outbound|{port}|{subset}|{host}")
+    # One string for the cluster, its load assignment, routes and subscriptions.
+    return ClusterName(sys.intern(f"outbound|{port}|{subset}|{host}"))
 
 
 def inbound_cluster(target_port: int) -> ClusterName:

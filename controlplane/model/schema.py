@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -19,6 +19,8 @@ from controlplane.model.base import Duration, FrozenDict, Model, dec_hook
 from controlplane.model.diagnostics import Level
 from controlplane.model.kinds import suggestion
 from controlplane.model.meta import METADATA_IGNORED, Object, ObjectMeta
+
+_LISTS: Final = (tuple, Sequence)
 
 Path = tuple[str | int, ...]
 _IDENTITY: Final = ("apiVersion", "kind")
@@ -125,7 +127,7 @@ def _strict(kind: Any, ignored: Any) -> Any:
     origin = get_origin(kind)
     if isinstance(kind, type) and origin is None and issubclass(kind, Model):
         return strict_type(kind, ignored)
-    if origin is tuple:
+    if origin in _LISTS:
         return list[_strict(get_args(kind)[0], ignored)]  # type: ignore[misc]  # built at run time
     if origin in (Union, types.UnionType):
         return Union[tuple(_strict(part, ignored) for part in get_args(kind))]  # noqa: UP007
@@ -152,7 +154,7 @@ def _walk(value: Any, kind: Any, path: Path) -> Iterator[Mistake]:
     elif isinstance(kind, type) and origin is None and issubclass(kind, Model):
         yield from _walk_struct(value, kind, path)
         return
-    elif origin is tuple:
+    elif origin in _LISTS:
         if isinstance(value, list):
             for index, entry in enumerate(value):
                 yield from _walk(entry, get_args(kind)[0], (*path, index))

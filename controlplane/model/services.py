@@ -180,7 +180,7 @@ class Workload(Model):
     tls_mode: str = "disabled"  # "istio" when the workload has a sidecar that takes mTLS
 
 
-class Endpoint(Model):
+class Endpoint(Model, cache_hash=False):
     """One address and port that serves."""
 
     address: str  # IP address, DNS name (ServiceEntry DNS) or unix path with port 0

@@ -73,7 +73,7 @@ class FileTree:
         self._clock: Final = clock
         self._wall: Final = wall
         self._files: dict[str, _File] = {}
-        self._holders: dict[ObjectRef, set[str]] = {}
+        self._holders: dict[ObjectRef, tuple[str, ...]] = {}
         self._delivered: dict[ObjectRef, _Entry] = {}
         self._hollow_since: dict[str, float] = {}
         self._diagnostics: tuple[Diagnostic, ...] | None = None
@@ -193,17 +193,18 @@ class FileTree:
     def _replace(
         self, path: str, objects: dict[ObjectRef, _Entry], touched: set[ObjectRef]
     ) -> None:
-        file = self._files[path]
+        file, alone = self._files[path], (path,)
         for ref in file.objects.keys() | objects.keys():
             if file.objects.get(ref) != objects.get(ref):
                 touched.add(ref)
-            holders = self._holders.setdefault(ref, set())
+            others = tuple(other for other in self._holders.get(ref, ()) if other != path)
             if ref in objects:
-                holders.add(path)
+                # Almost every object is in one file, and all of a file share the tuple.
+                self._holders[ref] = (*others, path) if others else alone
+            elif others:
+                self._holders[ref] = others
             else:
-                holders.discard(path)
-                if not holders:
-                    del self._holders[ref]
+                self._holders.pop(ref, None)
         file.objects = objects
 
     def _delta(self, touched: set[ObjectRef], mesh: MeshConfig | None) -> Delta:
@@ -230,7 +231,7 @@ class FileTree:
 
     def _ranked(self, ref: ObjectRef) -> list[str]:
         """Return the files that hold an object, the one that counts first."""
-        holders = self._holders.get(ref, set())
+        holders = self._holders.get(ref, ())
         return sorted(holders, key=lambda path: self._files[path].rank, reverse=True)
 
     def _winner(self, ref: ObjectRef) -> _Entry | None:

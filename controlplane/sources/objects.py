@@ -20,6 +20,7 @@ from controlplane.model.diagnostics import Level
 from controlplane.model.kinds import Kind, Untranslated
 from controlplane.model.matching import JsonObject
 from controlplane.model.meta import Object, ObjectMeta
+from controlplane.model.packed import packed
 from controlplane.model.schema import Finding, Mistake, mistakes, strict_type, without_nulls
 from controlplane.model.unsupported import unsupported
 from controlplane.model.validation import validate
@@ -56,7 +57,7 @@ def read_value(
         path = ("metadata", error.field)
         return Read(None, (*found, Finding(Level.ERROR, SCHEMA, path, str(error))))
     found += _first(findings(item))
-    return Read(None if _wrong(found) else item, tuple(found))
+    return Read(None if _wrong(found) else packed(item), tuple(found))
 
 
 def decode_flawless(data: bytes | memoryview, kind: Kind, *, strict: bool = True) -> Object | None:
@@ -72,7 +73,7 @@ def decode_flawless(data: bytes | memoryview, kind: Kind, *, strict: bool = True
     except (msgspec.DecodeError, UnicodeDecodeError, MetadataError, RecursionError):
         return None
     made = msgspec.structs.replace(item, metadata=meta)
-    return made if next(findings(made), None) is None else None
+    return packed(made) if next(findings(made), None) is None else None
 
 
 def findings(item: Object) -> Iterator[Finding]:

@@ -1,14 +1,16 @@
 """Load assignments: the endpoints of one cluster, by locality.
 
 Owns which endpoints a cluster has and their bytes (Istio's xds/endpoints). Must not know how
-clusters are configured otherwise. The rule that is easy to break: the bytes of an endpoint are
-made once and joined, so everything that they depend on is in the key of `_lb_endpoint`.
+clusters are configured otherwise. The rule that is easy to break: what the
+endpoints of a workload share is serialised once and joined to the address of each, so everything
+that it depends on is in the key of `_shared`.
 """
 
 from __future__ import annotations
 
 import functools
 import ipaddress
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -45,13 +47,17 @@ from controlplane.translate.resources import (
 )
 from controlplane.translate.scope import OutboundClass
 
-# How many endpoints keep their bytes; each costs some 250 bytes.
-_ENDPOINTS_KEPT: Final = 1 << 17
+# How many workloads keep the bytes of their endpoints; only what is being built needs them.
+_WORKLOADS_KEPT: Final = 1024
 _MAX_WEIGHT: Final = 0xFFFFFFFF
 # Field numbers of ClusterLoadAssignment, LocalityLbEndpoints and UInt32Value.
 _CLUSTER_NAME, _LOCALITIES = 1, 2
 _LOCALITY, _LB_ENDPOINTS, _WEIGHT, _PRIORITY = 1, 2, 3, 5
 _VALUE: Final = b"\x08"
+# Those of LbEndpoint, Endpoint, Address, SocketAddress and Pipe.
+_ENDPOINT, _ADDRESS, _SOCKET, _PIPE, _SOCKET_ADDRESS, _PORT_VALUE, _PATH = 1, 1, 1, 2, 2, 3, 1
+_OCTET: Final = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_IPV4: Final = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}", re.ASCII)
 
 
 class EndpointFilter(Model):
@@ -132,7 +138,7 @@ def endpoint_filter(
     policy = with_mesh_defaults(subset_policy(rule, subset, port), snapshot.mesh)
     outlier, tls = policy.outlier_detection, policy.tls
     found = rule.subset(subset) if rule is not None and subset else None
-    return EndpointFilter(
+    wanted = EndpointFilter(
         subset=(found.labels or NO_LABELS) if found is not None else NO_LABELS,
         node=cls.node_name if service.node_local else None,
         # Envoy's panic mode would send requests to endpoints that are not ready.
@@ -141,6 +147,13 @@ def endpoint_filter(
         names=names,
         localities=locality_settings(policy, snapshot.mesh, cls.locality),
     )
+    return _one(wanted)
+
+
+@functools.lru_cache(maxsize=1024)
+def _one(wanted: EndpointFilter) -> EndpointFilter:
+    """Return the first of equal filters: most clusters have the same."""
+    return wanted
 
 
 def subset_origin(rule: MergedRule | None, subset: str) -> Origin | None:
@@ -186,8 +199,9 @@ def _belongs(endpoint: Endpoint, wanted: EndpointFilter) -> bool:
     return wanted.names or not endpoint.port or _is_ip(endpoint.address)
 
 
-@functools.lru_cache(maxsize=_ENDPOINTS_KEPT)
 def _is_ip(address: str) -> bool:
+    if _IPV4.fullmatch(address):
+        return True
     try:
         ipaddress.ip_address(address)
     except ValueError:
@@ -246,26 +260,39 @@ def _locality(label: str) -> bytes:
     return length_delimited(_LOCALITY, serialise(message))
 
 
-@functools.lru_cache(maxsize=_ENDPOINTS_KEPT)
 def _lb_endpoint(endpoint: Endpoint, mutual_tls: bool) -> bytes:
-    """Return one `lb_endpoints` field, key and length included."""
+    """Return one `lb_endpoints` field, key and length included.
+
+    What endpoints of a workload share is serialised once; the address goes before it.
+    """
+    port, address = endpoint.port, endpoint.address.encode()
+    if port:
+        text = length_delimited(_SOCKET_ADDRESS, address) + _port(port)
+        place = length_delimited(_SOCKET, text)
+    else:
+        place = length_delimited(_PIPE, length_delimited(_PATH, address))
+    own = length_delimited(_ENDPOINT, length_delimited(_ADDRESS, place))
+    shared = _shared(endpoint.health, endpoint.weight, endpoint.workload, mutual_tls)
+    return length_delimited(_LB_ENDPOINTS, own + shared)
+
+
+@functools.lru_cache(maxsize=4096)
+def _port(port: int) -> bytes:
+    return varint(_PORT_VALUE << 3) + varint(port)
+
+
+@functools.lru_cache(maxsize=_WORKLOADS_KEPT)
+def _shared(health: Health, weight: int, workload: Workload, mutual_tls: bool) -> bytes:
+    """Return the fields of an LbEndpoint that come after its address."""
     message = envoy.LbEndpoint(
-        endpoint=envoy.Endpoint(address=_address(endpoint)),
-        health_status=int(endpoint.health),
-        load_balancing_weight=envoy.UInt32Value(value=endpoint.weight),
+        health_status=int(health),
+        load_balancing_weight=envoy.UInt32Value(value=weight),
     )
-    workload = endpoint.workload
     metadata = message.metadata.filter_metadata
     if mutual_tls and workload.tls_mode == "istio":
         metadata["envoy.transport_socket_match"].update({"tlsMode": "istio"})
     metadata["istio"].update({"workload": _workload(workload)})
-    return length_delimited(_LB_ENDPOINTS, serialise(message))
-
-
-def _address(endpoint: Endpoint) -> object:
-    if not endpoint.port:
-        return envoy.Address(pipe=envoy.Pipe(path=endpoint.address))
-    return envoy.socket_address(endpoint.address, endpoint.port)
+    return serialise(message)
 
 
 def _workload(workload: Workload) -> str:

@@ -10,7 +10,7 @@ import enum
 import hashlib
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -33,7 +33,7 @@ class ResourceType(enum.Enum):
         return self.value
 
 
-class Origin(NamedTuple):
+class Origin(msgspec.Struct, frozen=True, gc=False):
     """The object and field that made one part of a resource.
 
     `part` is a path inside the resource (`virtual_hosts[reviews.default.svc.cluster.local:9080]
@@ -119,7 +119,7 @@ class Resource:
         return f"Resource({self.type.name}, {self.name!r}, version={self.version})"
 
 
-class Translated(msgspec.Struct, frozen=True):
+class Translated(msgspec.Struct, frozen=True, gc=False):
     """One resource and what was noticed while it was made; None when nothing is to be sent."""
 
     resource: Resource | None

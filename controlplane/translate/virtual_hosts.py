@@ -91,8 +91,18 @@ class VirtualHostBytes(msgspec.Struct, frozen=True, gc=False):
     framed: bytes
     digest: bytes
     clusters: tuple[str, ...]
-    origins: tuple[Origin, ...]
+    sources: tuple[tuple[ObjectRef, str], ...]
+    routes: tuple[tuple[int, ObjectRef, str], ...]  # by index, those that an object asked for
     diagnostics: tuple[Diagnostic, ...] = ()
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Where the virtual host and its routes come from; spelt out when somebody asks."""
+        part = f"virtual_hosts[{self.name}]"
+        return (
+            *(Origin(part, ref, field) for ref, field in self.sources),
+            *(Origin(f"{part}.routes[{index}]", ref, field) for index, ref, field in self.routes),
+        )
 
 
 def build_virtual_host(value: VirtualHostInput) -> VirtualHostBytes:
@@ -108,19 +118,14 @@ def build_virtual_host(value: VirtualHostInput) -> VirtualHostBytes:
     if value.require_tls:
         message.require_tls = envoy.VirtualHost.ALL
     framed = length_delimited(VIRTUAL_HOSTS_FIELD, serialise(message))
-    part = sys.intern(f"virtual_hosts[{value.name}]")  # the same for many classes
     return VirtualHostBytes(
         name=value.name,
         framed=framed,
         digest=digest(framed),
         clusters=tuple({sys.intern(name): None for route in routes for name in route.clusters}),
-        origins=(
-            *(Origin(part, ref, field) for ref, field in value.sources),
-            *(
-                Origin(sys.intern(f"{part}.routes[{index}]"), route.ref, route.field)
-                for index, route in enumerate(routes)
-                if route.ref.name
-            ),
+        sources=value.sources,
+        routes=tuple(
+            (index, route.ref, route.field) for index, route in enumerate(routes) if route.ref.name
         ),
         diagnostics=tuple(diagnostics),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
@@ -30,7 +30,7 @@ def sample(kind: Any) -> Any:
         return sample(get_args(kind)[0])
     if origin is Literal:
         return get_args(kind)[0]
-    if origin is tuple:
+    if origin in (tuple, Sequence):
         return [sample(get_args(kind)[0])]
     if origin is FrozenDict:
         value = get_args(kind)[1]
@@ -55,7 +55,7 @@ def fields(value: Any, kind: Any, path: Path = ()) -> Iterator[tuple[Path, froze
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
         yield from fields(value, next(p for p in get_args(kind) if p is not type(None)), path)
-    elif origin is tuple:
+    elif origin in (tuple, Sequence):
         yield from fields(value[0], get_args(kind)[0], (*path, 0))
     elif origin is FrozenDict:
         if value:

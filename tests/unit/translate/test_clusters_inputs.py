@@ -9,6 +9,7 @@ from controlplane.model.meta import ObjectRef
 from controlplane.model.proxy import make_proxy
 from controlplane.model.snapshot import Snapshot
 from controlplane.translate.clusters import ClusterInput, build_cluster, outbound_cluster_inputs
+from controlplane.translate.resources import Origin
 from controlplane.translate.scope import Classifier
 from tests.golden.support import make_object
 
@@ -78,11 +79,11 @@ def test_endpoints_count_where_mutual_tls_checks_their_identity() -> None:
 
 def test_a_cluster_knows_the_objects_that_made_it() -> None:
     made = [build_cluster(value).resource for value in inputs(world(SERVICE, RULE))]
-    service = ("", ObjectRef("Service", "default", "reviews"), "")
+    service = Origin("", ObjectRef("Service", "default", "reviews"))
     reference = ObjectRef("DestinationRule", "default", "reviews")
     base, subset = made[0], made[1]
     assert base is not None
     assert subset is not None
-    assert base.origins == (service, ("", reference, "spec.trafficPolicy"))
-    assert subset.origins == (*base.origins, ("", reference, "spec.subsets[0]"))
+    assert base.origins == (service, Origin("", reference, "spec.trafficPolicy"))
+    assert subset.origins == (*base.origins, Origin("", reference, "spec.subsets[0]"))
     assert subset.eds_name == "outbound|9080|v1|reviews.default.svc.cluster.local"

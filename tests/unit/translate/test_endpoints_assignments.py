@@ -27,7 +27,7 @@ from controlplane.translate.endpoints import (
     build_load_assignment,
     load_assignment_input,
 )
-from controlplane.translate.resources import Resource, serialise
+from controlplane.translate.resources import Origin, Resource, serialise
 from controlplane.translate.scope import OutboundClass
 
 HOST = Host("reviews.default.svc.cluster.local")
@@ -105,9 +105,9 @@ def test_only_addresses_of_the_ports_name_and_no_dns_names_are_endpoints() -> No
 def test_every_endpoint_knows_its_object() -> None:
     world = snapshot(endpoint("10.0.0.1", locality="eu/b"), endpoint("10.0.0.2", locality="eu/a"))
     assert assignment(world).origins == (
-        ("", ObjectRef("Service", "default", "reviews"), ""),
-        ("endpoints[0].lb_endpoints[0]", ObjectRef("Pod", "default", "10.0.0.2"), ""),
-        ("endpoints[1].lb_endpoints[0]", ObjectRef("Pod", "default", "10.0.0.1"), ""),
+        Origin("", ObjectRef("Service", "default", "reviews")),
+        Origin("endpoints[0].lb_endpoints[0]", ObjectRef("Pod", "default", "10.0.0.2")),
+        Origin("endpoints[1].lb_endpoints[0]", ObjectRef("Pod", "default", "10.0.0.1")),
     )
 
 

@@ -14,6 +14,7 @@ from controlplane.model.snapshot import Snapshot
 from controlplane.model.virtual_service import VirtualService
 from controlplane.model.virtual_services import VirtualServices
 from controlplane.translate import envoy
+from controlplane.translate.resources import Origin
 from controlplane.translate.routes import join_route, route_input
 from controlplane.translate.scope import OutboundClass
 from controlplane.translate.virtual_hosts import build_virtual_host
@@ -142,9 +143,9 @@ def test_routes_come_from_the_entry_that_made_them() -> None:
     )
     value = route_input(snapshot, INGRESS, "http.8080")
     made = build_virtual_host(value.virtual_hosts[0])
-    part = "virtual_hosts[a.com:80]"
+    part, field = "virtual_hosts[a.com:80]", "spec.http[0]"
     assert made.origins == (
-        (part, ObjectRef("Gateway", "default", "web"), "spec.servers[0]"),
-        (f"{part}.routes[0]", ObjectRef("VirtualService", "default", "second"), "spec.http[0]"),
-        (f"{part}.routes[1]", ObjectRef("VirtualService", "default", "first"), "spec.http[0]"),
+        Origin(part, ObjectRef("Gateway", "default", "web"), "spec.servers[0]"),
+        Origin(f"{part}.routes[0]", ObjectRef("VirtualService", "default", "second"), field),
+        Origin(f"{part}.routes[1]", ObjectRef("VirtualService", "default", "first"), field),
     )
