@@ -31,6 +31,9 @@ SIGNER: Final = "ca.key"  # the key of the first of the bundle
 AUTHORITY_LEFT: Final = 2 * LIFE
 """An authority that ends sooner gets a successor."""
 
+_SHORTEST: Final = datetime.timedelta(days=1)
+"""An authority that ends sooner signs nothing any more."""
+
 OVERLAP: Final = datetime.timedelta(seconds=60)
 """How long an authority is in the bundle before it signs: for replicas that look every few
 seconds, and API servers that hear of a changed configuration a moment later."""
@@ -112,18 +115,18 @@ def next_step(
     bundle = _certificates(shared.bundle, BUNDLE)
     leaf = _leaf(shared.chain)
     issuer = _issuer(leaf, bundle)
-    if bundle[0].not_valid_after_utc - now < AUTHORITY_LEFT:
+    old = shared.serving()
+    outdated = now >= old.renew_at or _names(leaf) != frozenset(names)
+    left = bundle[0].not_valid_after_utc - now
+    if outdated and issuer == bundle[0] and left > _SHORTEST:
+        return _reissue(shared, names, clock)
+    if left < AUTHORITY_LEFT:
         authority = Authority(clock)
         return msgspec.structs.replace(
             shared, bundle=authority.certificate + shared.bundle, signer=authority.key
         )
-    old = shared.serving()
-    outdated = now >= old.renew_at or _names(leaf) != frozenset(names)
     in_bundle_for = now - (bundle[0].not_valid_before_utc + SKEW)
-    if issuer != bundle[0]:
-        if published and in_bundle_for >= OVERLAP:
-            return _reissue(shared, names, clock)
-    elif outdated:
+    if issuer != bundle[0] and published and in_bundle_for >= OVERLAP:
         return _reissue(shared, names, clock)
     kept = [
         authority
