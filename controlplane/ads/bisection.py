@@ -7,11 +7,11 @@ rule that is easy to break: every step makes the suspects fewer or the part smal
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from controlplane.ads.types import ACKNOWLEDGE_LIMIT, Names
-from controlplane.translate.resources import Resource
+from controlplane.ads.virtual_hosts import Item
 
 REST: Final = 2.0
 """Seconds of rest after a rejection before its parts are tried: never resend at once."""
@@ -28,8 +28,8 @@ class Bisection:
 
     __slots__ = ("_failures", "_group", "_size", "_suspects", "deadline", "not_before", "trial")
 
-    def __init__(self, suspects: Iterable[Resource], now: float) -> None:
-        self._suspects: dict[str, Resource] = {item.version: item for item in suspects}
+    def __init__(self, suspects: Iterable[Item], now: float) -> None:
+        self._suspects: dict[str, Item] = {item.version: item for item in suspects}
         self._group = 0  # so many of the first suspects are known to hide a culprit
         self._size = self._share()
         self._failures = 0
@@ -43,9 +43,14 @@ class Bisection:
         return not self._suspects
 
     @property
-    def kept_back(self) -> tuple[str, ...]:
-        """The hashes that are not to be sent now."""
-        return tuple(version for version in self._suspects if version not in self.trial)
+    def kept_back(self) -> tuple[Item, ...]:
+        """What is not to be sent now."""
+        return tuple(item for key, item in self._suspects.items() if key not in self.trial)
+
+    @property
+    def tried(self) -> tuple[Item, ...]:
+        """What is being tried."""
+        return tuple(self._suspects[version] for version in self.trial)
 
     @property
     def wakes_at(self) -> float | None:
@@ -68,13 +73,13 @@ class Bisection:
         self.deadline = now + ACKNOWLEDGE_LIMIT
         return True
 
-    def keep_only(self, versions: Iterable[str]) -> None:
+    def keep_only(self, wanted: Callable[[Item], bool]) -> None:
         """Forget suspects that are no longer wanted anyway."""
-        wanted = set(versions)
-        if self._suspects.keys() <= wanted:
+        kept = {key: item for key, item in self._suspects.items() if wanted(item)}
+        if len(kept) == len(self._suspects):
             return
-        self._suspects = {key: item for key, item in self._suspects.items() if key in wanted}
-        self.trial &= wanted
+        self._suspects = kept
+        self.trial &= kept.keys()
         self._start_over()
 
     def passed(self) -> None:
@@ -90,10 +95,10 @@ class Bisection:
         else:
             self._start_over()
 
-    def failed(self, rejected: Iterable[Resource], now: float) -> Resource | None:
+    def failed(self, rejected: Iterable[Item], now: float) -> Item | None:
         """The trial was rejected; return the culprit when it is found.
 
-        `rejected` are all changed resources of the rejected response: new ones among them
+        `rejected` is everything that changed in the rejected response: new ones among them
         become suspects too.
         """
         changed = {item.version: item for item in rejected}

@@ -143,7 +143,7 @@ class Journal(Reporter):
         """Remember a rejection."""
         entry = self._entries.get(push)
         if entry is not None and len(entry.rejections) < LIMIT:
-            names = tuple(item.resource.name for item in culprits) or tuple(suspects[:LIMIT])
+            names = tuple(item.item.name for item in culprits) or tuple(suspects[:LIMIT])
             entry.rejections.append(
                 JournalRejection(connection, info.short, message[:LIMIT], names)
             )

@@ -79,10 +79,10 @@ class LogReporter(Reporter):
             type=info.short,
             message=message,
             push=push,
-            culprits=[item.resource.name for item in culprits[:_NAMED]],
-            objects=sorted(
-                {str(origin.ref) for item in culprits for origin in item.resource.origins}
-            )[:_NAMED],
+            culprits=[item.item.name for item in culprits[:_NAMED]],
+            objects=sorted({str(origin.ref) for item in culprits for origin in item.item.origins})[
+                :_NAMED
+            ],
             suspects=len(suspects),
         )
 

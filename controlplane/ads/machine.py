@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from controlplane.ads import overlay
 from controlplane.ads.bisection import Bisection
 from controlplane.ads.cache import Assembled, Collection, Content, NameSets, same
 from controlplane.ads.rejections import Rejection, Rejections, named_in
@@ -26,6 +27,7 @@ from controlplane.ads.types import (
     Send,
 )
 from controlplane.ads.views import ClassView
+from controlplane.ads.virtual_hosts import Item
 from controlplane.ads.watch import Sent, Watch
 from controlplane.ads.wire import Failure
 from controlplane.translate.resources import Resource, ResourceType
@@ -212,7 +214,9 @@ class Session:
         """
         base = self._view.collection(watch.info.kind, watch.selected)
         watch.based = base
-        wanted = base.overlay(self._refused(watch, base))
+        wanted = overlay.withheld(
+            watch, base, self._shared.rejections, node=self._node, build=self._build
+        )
         if watch.info is not LDS and watch.info is not RDS:
             return wanted, frozenset()
         held = self._held(watch, wanted)
@@ -222,23 +226,6 @@ class Session:
         return wanted.overlay(held), frozenset(
             name for name, resource in held.items() if resource is None
         )
-
-    def _refused(self, watch: Watch, base: Collection) -> dict[str, Resource | None]:
-        instead: dict[str, Resource | None] = {}
-        rejections = self._shared.rejections
-        for rejection in rejections.concerning(watch.info.kind, self._node, self._build):
-            resource = base.by_version.get(rejection.version)
-            if resource is not None and not watch.has_accepted(resource):
-                older = watch.predecessor(resource.name) or rejection.predecessor
-                if older is not None and rejections.refuses(older, self._node, self._build):
-                    older = None
-                instead[resource.name] = older
-        if watch.bisection is not None:
-            watch.bisection.keep_only(base.by_version)
-            for version in watch.bisection.kept_back:
-                resource = base.by_version[version]
-                instead.setdefault(resource.name, watch.predecessor(resource.name))
-        return instead
 
     def _held(self, watch: Watch, wanted: Collection) -> dict[str, Resource | None]:
         """Return what keeps its predecessor for now.
@@ -317,10 +304,13 @@ class Session:
         watch.retried = False
         self._answered_clusters(watch, sent)
         bisection = watch.bisection
-        if bisection and bisection.trial and bisection.trial <= sent.state.by_version.keys():
-            bisection.passed()
-            watch.dirty = True
-        if self._shared.rejections.accepted(sent.content.resources, build=self._build):
+        rejections = self._shared.rejections
+        if bisection and bisection.trial:
+            hosts = rejections.virtual_hosts
+            if all(hosts.holds(sent.state, item) for item in bisection.tried):
+                bisection.passed()
+                watch.dirty = True
+        if rejections.accepted(sent.content.resources, build=self._build):
             self.freed = True
         self._shared.reporter.acknowledged(
             self._connection,
@@ -336,10 +326,13 @@ class Session:
         watch.refused = sent.version
         watch.time_acked = now
         self._answered_clusters(watch, sent)
-        suspects = [item for item in sent.content.resources if not watch.has_accepted(item)]
-        culprits = list(named_in(failure.message, suspects))
-        if len(suspects) == 1:
-            culprits = suspects
+        news = [item for item in sent.content.resources if not watch.has_accepted(item)]
+        named = news if len(news) == 1 else list(named_in(failure.message, news))
+        suspects = overlay.changes(watch, named or news, self._shared.rejections)
+        # A name in the message convicts a resource; of a route configuration only a part is bad.
+        culprits: list[Item] = []
+        if len(suspects) == 1 or (named and watch.info is not RDS):
+            culprits = list(suspects)
         if culprits:
             if watch.bisection is not None:
                 watch.bisection.exonerate(item.version for item in culprits)
@@ -352,8 +345,8 @@ class Session:
             watch.bisection = Bisection(suspects, now)
         rejections = [self._record(watch, item, failure) for item in culprits]
         self.recorded += rejections
-        if suspects:
-            watch.revert(sent, suspects, self._taken_away(watch, sent))
+        if news:
+            watch.revert(sent, news, self._taken_away(watch, sent))
             watch.dirty = True
         self._shared.reporter.rejected(
             self._connection,
@@ -364,13 +357,14 @@ class Session:
             push=sent.push,
         )
 
-    def _record(self, watch: Watch, resource: Resource, failure: Failure) -> Rejection:
-        return self._shared.rejections.record(
-            resource,
+    def _record(self, watch: Watch, item: Item, failure: Failure) -> Rejection:
+        rejections = self._shared.rejections
+        return rejections.record(
+            item,
             node=self._node,
             build=self._build,
             message=failure.message,
-            predecessor=watch.predecessor(resource.name),
+            predecessor=overlay.predecessor(watch, item, rejections),
         )
 
     def _answered_clusters(self, watch: Watch, sent: Sent) -> None:

@@ -17,13 +17,14 @@ import msgspec
 from controlplane.ads.cache import Collection, NameSets, same
 from controlplane.ads.classes import Stream
 from controlplane.ads.journal import LIMIT, Entry
-from controlplane.ads.rejections import Rejections
+from controlplane.ads.rejections import Rejection, Rejections
 from controlplane.ads.status import RejectionStatus
 from controlplane.ads.status_of import rejection_status
 from controlplane.ads.types import CDS, EDS, LDS, RDS, TYPES, Names
+from controlplane.ads.virtual_hosts import Item
 from controlplane.ads.watch import Watch
 from controlplane.model.meta import ObjectRef
-from controlplane.translate.resources import ResourceType
+from controlplane.translate.resources import Resource, ResourceType
 
 STARTING: Final = 15.0
 """Seconds after connecting in which types that a proxy has not asked for yet are expected."""
@@ -90,6 +91,10 @@ class _Concern:
             known = self._made[id(collection)] = (collection, made)
         return known[1] | self._changed[short]
 
+    def made(self, item: Item) -> bool:
+        """Whether the object made some of it."""
+        return any(origin.ref == self._ref for origin in item.origins)
+
 
 def progress_of(
     ref: ObjectRef,
@@ -144,11 +149,16 @@ def _of_stream(
             concerned = True
             if same(wanted, held):
                 continue
-            rejection = refused.get(wanted.version) if wanted is not None else None
-            if rejection is not None:
-                rejected.append(rejection_status(rejection))
-            else:
+            whole = refused.get(wanted.version) if wanted is not None else None
+            standing = [whole] if whole is not None else _parts(wanted, held, refused, rejections)
+            if not standing:
                 waiting.append(f"{info.short} {name}")
+            # Of a route configuration that others share, their part may be what is rejected.
+            rejected += [
+                rejection_status(rejection)
+                for rejection in standing
+                if whole is not None or concern.made(rejection.item)
+            ]
     if not concerned:
         return None
     state = ProxyState.ACKNOWLEDGED
@@ -163,6 +173,23 @@ def _of_stream(
         waiting_for=tuple(waiting),
         rejections=tuple(rejected),
     )
+
+
+def _parts(
+    wanted: Resource | None,
+    held: Resource | None,
+    refused: Mapping[str, Rejection],
+    rejections: Rejections,
+) -> list[Rejection]:
+    """Return the rejected virtual hosts when nothing else lacks, else none."""
+    has = rejections.virtual_hosts.of(held)
+    lacking = [
+        part
+        for host, part in rejections.virtual_hosts.of(wanted).items()
+        if host not in has or has[host].version != part.version
+    ]
+    found = [refused[part.version] for part in lacking if part.version in refused]
+    return found if len(found) == len(lacking) else []
 
 
 def asked_by(stream: Stream, watch: Watch | None) -> Names | None:

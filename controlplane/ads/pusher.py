@@ -34,6 +34,7 @@ from controlplane.ads.types import (
     Send,
 )
 from controlplane.ads.views import ClassView
+from controlplane.ads.virtual_hosts import Item
 from controlplane.ads.wire import DeltaRequest, Request
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.meta import ObjectRef
@@ -41,7 +42,7 @@ from controlplane.model.names import Host
 from controlplane.model.proxy import Proxy
 from controlplane.model.services import Resolution
 from controlplane.model.snapshot import EMPTY, Snapshot
-from controlplane.translate.resources import Resource, ResourceType
+from controlplane.translate.resources import ResourceType
 from controlplane.translate.scope import ProxyClass
 
 
@@ -192,16 +193,17 @@ class Pusher:
         Whoever rejects everything thereby changes nothing for the rest.
         """
         recorded, session.recorded = session.recorded, []
+        hosts = self.rejections.virtual_hosts
         for rejection in recorded:
             if not rejection.spared:
                 continue
-            kind = rejection.resource.type
+            kind = rejection.item.type
             for other in self._streams.values():
                 watch = other.session.watches.get(kind)
                 if (
                     watch is not None
                     and other.proxy.user_agent == rejection.build
-                    and watch.has_accepted(rejection.resource)
+                    and hosts.holds(watch.accepted, rejection.item)
                 ):
                     rejection.accepted = True
                     break
@@ -360,12 +362,13 @@ class Pusher:
         """Return how many streams are live."""
         return len(self._streams)
 
-    def _is_wanted(self, resource: Resource) -> bool:
+    def _is_wanted(self, item: Item) -> bool:
+        hosts = self.rejections.virtual_hosts
         for state in self._classes.values():
             if not state.streams:
                 continue
             held: tuple[Collection, ...]
-            match resource.type:
+            match item.type:
                 case ResourceType.CLUSTER:
                     held = (state.view.clusters,)
                 case ResourceType.LISTENER:
@@ -373,11 +376,9 @@ class Pusher:
                 case ResourceType.NAME_TABLE:
                     held = (state.view.table,)
                 case _:
-                    held = state.view.selections(resource.type)
-            for collection in held:
-                found = collection.get(resource.name)
-                if found is not None and found.version == resource.version:
-                    return True
+                    held = state.view.selections(item.type)
+            if any(hosts.holds(collection, item) for collection in held):
+                return True
         return False
 
 

@@ -1,10 +1,11 @@
 """What Envoys rejected: an overlay over what is wanted, never an input of translation.
 
-Keyed by resource hash and Envoy build. A node that rejected a hash does not get it again; other
-nodes of the build are spared after two distinct ones rejected it, unless one of them is known
-to have accepted it (a proxy that rejects everything must change nothing for others). Mending
-the object gives a new hash, which nobody rejected. The rule that is easy to break: memory is
-bounded, so the least recently rejected hash is forgotten first.
+Keyed by Envoy build and the hash of a resource, or of a virtual host of a route configuration. A
+node that rejected a hash does not get it again; other nodes of the build are spared after two
+distinct ones rejected it, unless one of them is known to have accepted it (a proxy that rejects
+everything must change nothing for others). Mending the object gives a new hash, which nobody
+rejected. The rule that is easy to break: memory is bounded, so the least recently rejected hash
+is forgotten first.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from controlplane.ads.virtual_hosts import Item, VirtualHost, VirtualHosts
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.translate.resources import Resource, ResourceType
 
@@ -24,14 +26,12 @@ _MAX_MESSAGE: Final = 2_000  # characters
 
 
 class Rejection:
-    """One resource content that Envoys of one build rejected."""
+    """One resource, or virtual host of one, that Envoys of one build rejected."""
 
-    __slots__ = ("accepted", "build", "message", "nodes", "predecessor", "resource")
+    __slots__ = ("accepted", "build", "item", "message", "nodes", "predecessor")
 
-    def __init__(
-        self, resource: Resource, build: str, message: str, predecessor: Resource | None
-    ) -> None:
-        self.resource: Final = resource
+    def __init__(self, item: Item, build: str, message: str, predecessor: Item | None) -> None:
+        self.item: Final = item
         self.build: Final = build
         self.message: Final = message
         self.predecessor: Final = predecessor
@@ -41,7 +41,7 @@ class Rejection:
     @property
     def version(self) -> str:
         """The hash that was rejected."""
-        return self.resource.version
+        return self.item.version
 
     @property
     def spared(self) -> bool:
@@ -53,14 +53,12 @@ class Rejection:
         return build == self.build and (node in self.nodes or self.spared)
 
     def diagnostics(self) -> tuple[Diagnostic, ...]:
-        """Return one finding for each object that made the resource."""
-        resource = self.resource
+        """Return one finding for each object that made what was rejected."""
+        item = self.item
         count = len(self.nodes)
         who = f"{count} prox{'y' if count == 1 else 'ies'} ({self.build or 'unknown build'})"
-        text = (
-            f"{resource.type.name.lower()} {resource.name!r} was rejected by {who}: {self.message}"
-        )
-        whole = {origin.ref: origin for origin in reversed(resource.origins)}
+        text = f"{item.type.name.lower()} {item.name!r} was rejected by {who}: {self.message}"
+        whole = {origin.ref: origin for origin in reversed(item.origins)}
         if not whole:
             return (Diagnostic(level=Level.ERROR, code="RejectedByEnvoy", message=text),)
         return tuple(
@@ -79,6 +77,7 @@ class Rejections:
     """All rejections, by type, hash and build."""
 
     def __init__(self) -> None:
+        self.virtual_hosts: Final = VirtualHosts()
         self._by_type: dict[ResourceType, OrderedDict[tuple[str, str], Rejection]] = {
             kind: OrderedDict() for kind in ResourceType
         }
@@ -88,6 +87,8 @@ class Rejections:
         self._spared: dict[ResourceType, dict[tuple[str, str], Rejection]] = {
             kind: {} for kind in ResourceType
         }
+        # Of virtual hosts, by their route configuration.
+        self._by_route: dict[str, dict[tuple[str, str], Rejection]] = {}
 
     def of(self, kind: ResourceType) -> Iterable[Rejection]:
         """Return the rejections of a type."""
@@ -107,9 +108,9 @@ class Rejections:
                 del spared[key]
         return [rejection for rejection in found.values() if rejection.concerns(node, build)]
 
-    def refuses(self, resource: Resource, node: str, build: str) -> bool:
-        """Whether that node is not to get the resource."""
-        found = self._by_type[resource.type].get((resource.version, build))
+    def refuses(self, item: Item, node: str, build: str) -> bool:
+        """Whether that node is not to get the resource or virtual host."""
+        found = self._by_type[item.type].get((item.version, build))
         return found is not None and found.concerns(node, build)
 
     def any(self, kind: ResourceType) -> bool:
@@ -118,40 +119,45 @@ class Rejections:
 
     def record(
         self,
-        resource: Resource,
+        item: Item,
         *,
         node: str,
         build: str,
         message: str,
-        predecessor: Resource | None,
+        predecessor: Item | None,
     ) -> Rejection:
-        """Take note that a node rejected a resource."""
-        known = self._by_type[resource.type]
-        key = (resource.version, build)
+        """Take note that a node rejected a resource or virtual host."""
+        known = self._by_type[item.type]
+        key = (item.version, build)
         found = known.get(key)
         if found is None:
-            found = known[key] = Rejection(
-                resource, build, message[:_MAX_MESSAGE].strip(), predecessor
-            )
+            found = known[key] = Rejection(item, build, message[:_MAX_MESSAGE].strip(), predecessor)
+            if isinstance(item, VirtualHost):
+                self._by_route.setdefault(item.route, {})[key] = found
             while len(known) > _MAX_HASHES:
                 self._forget(*known.popitem(last=False))
         known.move_to_end(key)
         if len(found.nodes) >= _MAX_NODES:
             self._forget_node(key, found, next(iter(found.nodes)))
         found.nodes[node] = None
-        self._by_node.setdefault((resource.type, node), {})[key] = found
+        self._by_node.setdefault((item.type, node), {})[key] = found
         if found.spared:
-            self._spared[resource.type][key] = found
+            self._spared[item.type][key] = found
         return found
 
     def _forget(self, key: tuple[str, str], rejection: Rejection) -> None:
         for node in tuple(rejection.nodes):
             self._forget_node(key, rejection, node)
-        self._spared[rejection.resource.type].pop(key, None)
+        item = rejection.item
+        self._spared[item.type].pop(key, None)
+        if isinstance(item, VirtualHost):
+            del self._by_route[item.route][key]
+            if not self._by_route[item.route]:
+                del self._by_route[item.route]
 
     def _forget_node(self, key: tuple[str, str], rejection: Rejection, node: str) -> None:
         del rejection.nodes[node]
-        where = (rejection.resource.type, node)
+        where = (rejection.item.type, node)
         known = self._by_node[where]
         del known[key]
         if not known:
@@ -164,19 +170,29 @@ class Rejections:
             known = self._by_type[resource.type]
             if not known:
                 return freed
-            found = known.get((resource.version, build))
-            if found is not None and not found.accepted:
-                freed = freed or found.spared
-                found.accepted = True
+            whole = known.get((resource.version, build))
+            found = [] if whole is None else [whole]
+            for rejection in self._by_route.get(resource.name, {}).values():
+                item = rejection.item
+                if rejection.accepted or rejection.build != build or item.type is not resource.type:
+                    continue
+                if isinstance(item, VirtualHost):
+                    part = self.virtual_hosts.of(resource).get(item.host)
+                    if part is not None and part.version == item.version:
+                        found.append(rejection)
+            for rejection in found:
+                if not rejection.accepted:
+                    freed = freed or rejection.spared
+                    rejection.accepted = True
         return freed
 
-    def diagnostics(self, wanted: Callable[[Resource], bool]) -> tuple[Diagnostic, ...]:
-        """Return the findings about resources that are still wanted."""
+    def diagnostics(self, wanted: Callable[[Item], bool]) -> tuple[Diagnostic, ...]:
+        """Return the findings about what is still wanted."""
         return tuple(
             diagnostic
             for known in self._by_type.values()
             for rejection in known.values()
-            if wanted(rejection.resource)
+            if wanted(rejection.item)
             for diagnostic in rejection.diagnostics()
         )
 

@@ -43,13 +43,13 @@ def serving_status(
 
 def rejection_status(rejection: Rejection) -> RejectionStatus:
     """Return what is told about a rejection."""
-    resource = rejection.resource
+    item = rejection.item
     return RejectionStatus(
-        type_url=resource.type.url,
-        resource=resource.name,
+        type_url=item.type.url,
+        resource=item.name,
         version=rejection.version,
         message=rejection.message,
-        objects=tuple(dict.fromkeys(origin.ref for origin in resource.origins)),
+        objects=tuple(dict.fromkeys(origin.ref for origin in item.origins)),
     )
 
 
@@ -72,8 +72,7 @@ def _watch_status(
             for rejection in rejections.concerning(
                 watch.info.kind, stream.proxy.id, stream.proxy.user_agent
             )
-            if watch.based is not None
-            and rejection.version in watch.based.by_version
-            and not watch.has_accepted(rejection.resource)
+            if rejections.virtual_hosts.holds(watch.based, rejection.item)
+            and not rejections.virtual_hosts.holds(watch.accepted, rejection.item)
         ),
     )

@@ -74,7 +74,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     tcp: Mapping[str, tuple[str, ...]] = {}  # listener name -> hosts named directly
     targets: Mapping[str, str] = {}  # ip -> host: decides the class of a proxy
     private: Mapping[str, str] = {}  # host -> the only namespace that sees it
-    broken: frozenset[str] = frozenset()  # names marked so that a client may reject them
+    # Names marked so that a client may reject them; `80/reviews` is a host of a route.
+    broken: frozenset[str] = frozenset()
 
     def with_(self, **changes: Any) -> World:
         """Return a copy with some fields replaced."""
@@ -161,7 +162,9 @@ class FakeGenerator:
 
     def route(self, snapshot: Snapshot, cls: ProxyClass, name: str) -> Resource:
         world = self.world(snapshot)
-        return self._route(name, tuple(world.routes.get(name, ())), name in world.broken)
+        hosts = tuple(world.routes.get(name, ()))
+        broken = {name, *(f"{name}/{host}" for host in hosts)} & world.broken
+        return self._route(name, hosts, frozenset(broken))
 
     def load_assignment(self, snapshot: Snapshot, cls: ProxyClass, cluster: str) -> Resource:
         world = self.world(snapshot)
@@ -214,7 +217,7 @@ class FakeGenerator:
             )
         return self._made[key]
 
-    def _route(self, name: str, hosts: tuple[str, ...], broken: bool) -> Resource:
+    def _route(self, name: str, hosts: tuple[str, ...], broken: frozenset[str]) -> Resource:
         key = ("r", name, hosts, broken)
         if key not in self._made:
             self.made += 1
@@ -222,10 +225,11 @@ class FakeGenerator:
                 name=name,
                 virtual_hosts=[
                     VirtualHost(
-                        name=f"{'broken ' if broken else ''}{host}",
+                        name=host,
                         domains=[host],
                         routes=[
                             Route(
+                                name="broken" if {name, f"{name}/{host}"} & broken else "",
                                 match=RouteMatch(prefix="/"),
                                 route=RouteAction(cluster=cluster_name(host)),
                             )
@@ -239,7 +243,14 @@ class FakeGenerator:
                 name,
                 serialise(message),
                 clusters=frozenset(map(cluster_name, hosts)),
-                origins=(Origin("", ObjectRef("VirtualService", "default", name), "spec.http"),),
+                origins=tuple(
+                    Origin(
+                        f"virtual_hosts[{host}]",
+                        ObjectRef("VirtualService", "default", host),
+                        "spec.http",
+                    )
+                    for host in hosts
+                ),
             )
         return self._made[key]
 

@@ -1,0 +1,103 @@
+"""What a node is shown instead of what it rejected, or is suspected of rejecting (rule 11).
+
+Functions over a watch and the rejections; nothing is sent and nothing recorded here. The unit is
+the smallest thing that can be left as it was: a virtual host of a route configuration, else a
+resource. The rule that is easy to break: what the node has accepted is never withheld from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from controlplane.ads.cache import Collection
+from controlplane.ads.rejections import Rejection, Rejections
+from controlplane.ads.virtual_hosts import Item, VirtualHost
+from controlplane.ads.watch import Watch
+from controlplane.translate.resources import Resource
+
+
+def changes(
+    watch: Watch, resources: Iterable[Resource], rejections: Rejections
+) -> tuple[Item, ...]:
+    """Return the smallest parts of these resources that the client has not accepted."""
+    hosts = rejections.virtual_hosts
+    found: list[Item] = []
+    for resource in resources:
+        held = hosts.of(watch.predecessor(resource.name))
+        parts = [
+            part
+            for host, part in hosts.of(resource).items()
+            if host not in held or held[host].version != part.version
+        ]
+        found += parts or [resource]  # if only its frame changed, the whole is to blame
+    return tuple(found)
+
+
+def predecessor(watch: Watch, item: Item, rejections: Rejections) -> Item | None:
+    """Return what the client accepted in the place of a resource or virtual host."""
+    if isinstance(item, VirtualHost):
+        return rejections.virtual_hosts.of(watch.predecessor(item.route)).get(item.host)
+    return watch.predecessor(item.name)
+
+
+def withheld(
+    watch: Watch, base: Collection, rejections: Rejections, *, node: str, build: str
+) -> Collection:
+    """Return `base` as it is shown to that node."""
+    refused = rejections.concerning(watch.info.kind, node, build)
+    if not refused and watch.bisection is None:
+        return base
+    instead: dict[Item, Item | None] = {
+        rejection.item: _older(watch, rejection, rejections, node=node, build=build)
+        for rejection in refused
+    }
+    if watch.bisection is not None:
+        watch.bisection.keep_only(lambda item: rejections.virtual_hosts.holds(base, item))
+        for item in watch.bisection.kept_back:
+            instead.setdefault(item, predecessor(watch, item, rejections))
+    parted = base.overlay(_parted(watch, base, rejections, instead))
+    return parted.overlay(
+        {
+            item.name: older
+            for item, older in instead.items()
+            if isinstance(item, Resource)
+            and (older is None or isinstance(older, Resource))
+            and _to_withhold(watch, parted, rejections, item)
+        }
+    )
+
+
+def _older(
+    watch: Watch, rejection: Rejection, rejections: Rejections, *, node: str, build: str
+) -> Item | None:
+    older = predecessor(watch, rejection.item, rejections) or rejection.predecessor
+    if older is not None and rejections.refuses(older, node, build):
+        return None
+    return older
+
+
+def _parted(
+    watch: Watch,
+    base: Collection,
+    rejections: Rejections,
+    instead: dict[Item, Item | None],
+) -> dict[str, Resource | None]:
+    """Return the route configurations in which virtual hosts are left as they were."""
+    exchanged: dict[str, dict[str, VirtualHost | None]] = {}
+    for item, older in instead.items():
+        if isinstance(item, VirtualHost) and _to_withhold(watch, base, rejections, item):
+            known = older if isinstance(older, VirtualHost) else None
+            exchanged.setdefault(item.route, {})[item.host] = known
+    found: dict[str, Resource | None] = {}
+    for route, parts in exchanged.items():
+        resource = base.by_name[route]
+        if any(parts.values()) or len(parts) < len(rejections.virtual_hosts.of(resource)):
+            found[route] = rejections.virtual_hosts.exchange(resource, parts)
+        else:
+            found[route] = watch.predecessor(route)  # nothing of it is left
+    return found
+
+
+def _to_withhold(watch: Watch, base: Collection, rejections: Rejections, item: Item) -> bool:
+    hosts = rejections.virtual_hosts
+    return hosts.holds(base, item) and not hosts.holds(watch.accepted, item)
