@@ -8,7 +8,7 @@ in a row cannot keep it for ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -19,7 +19,7 @@ from controlplane.ads.views import ClassView, Retained
 from controlplane.model.names import Host
 from controlplane.model.proxy import Proxy
 from controlplane.model.snapshot import Snapshot
-from controlplane.translate.resources import ResourceType
+from controlplane.translate.resources import Resource, ResourceType
 from controlplane.translate.scope import ProxyClass
 
 
@@ -90,6 +90,14 @@ class Stream:
         if view is not self.session.view and self.session.on_view(view):
             self.wake()
 
+    def keep(self, clusters: Iterable[Resource], now: float) -> None:
+        """Keep clusters that only the client knows, until it has acknowledged its routes."""
+        # In state of the world the routes may first have to wait for new clusters.
+        until = now + ACKNOWLEDGE_LIMIT * (1 if self.delta else 2)
+        kept = {item.name: Retained(item, None, until) for item in clusters}
+        self.retained = {**kept, **self.retained}
+        self.show()
+
     def leave_for(self, state: ClassState, now: float) -> None:
         """Go over to another class; what the old one used stays until it is out of use."""
         old = self.session.view
@@ -97,8 +105,8 @@ class Stream:
         self.state = state
         state.streams[self] = None
         self.retained = {
-            **{name: item for name, item in self.retained.items() if item.until > now},
             **leaving(old, state.base, now, settled=self.session.settled()),
+            **{name: item for name, item in self.retained.items() if item.until > now},
         }
         self.retained = {
             name: item

@@ -12,6 +12,7 @@ from controlplane.ads.cache import Assembled, Collection, Content, content_versi
 from controlplane.ads.machine import Session, Shared
 from controlplane.ads.session import MAX_NAMES
 from controlplane.ads.types import (
+    CDS,
     EDS,
     NOTHING,
     ON_DEMAND_URLS,
@@ -51,7 +52,7 @@ class DeltaSession(Session):
             return Close(Status.INVALID_ARGUMENT, "too many resource names in one request")
         watch = self.watches.get(info.kind)
         if watch is None:
-            self._subscribe(info, request)
+            self._subscribe(info, request, now)
             return READY
         if request.nonce:
             self._answer(watch, request, now)
@@ -77,7 +78,7 @@ class DeltaSession(Session):
         self._absent.append((request.type_url, names))
         return READY
 
-    def _subscribe(self, info: TypeInfo, request: DeltaRequest) -> None:
+    def _subscribe(self, info: TypeInfo, request: DeltaRequest, now: float) -> None:
         asked = {name for name in request.subscribe if name != WILDCARD}
         if not info.wildcard:
             asked |= request.initial.keys()
@@ -93,6 +94,15 @@ class DeltaSession(Session):
         watch.initial = {} if info is EDS else request.initial
         watch.owed = wildcard or bool(asked)
         self.watches[info.kind] = watch
+        if not request.initial:
+            return
+        if not info.complete:
+            watch.came_with = frozenset(request.initial).intersection(asked)
+        self._holds(info, now)
+        if info is CDS and wildcard:
+            unknown = self._keep_unknown(request.initial.keys() - self._view.clusters.by_name)
+            # They need no sending: the client has them.
+            watch.initial = {**request.initial, **unknown}
 
     def _answer(self, watch: Watch, request: DeltaRequest, now: float) -> None:
         sent = watch.answered(request.nonce)
@@ -118,6 +128,7 @@ class DeltaSession(Session):
             if WILDCARD in request.unsubscribe:
                 watch.wildcard = False
         watch.names = names
+        watch.came_with -= added | dropped
         # Asked again means sent again, even when the client ought to have it.
         watch.force |= added - dropped
         if watch.wildcard:

@@ -8,7 +8,7 @@ break: every wait has an end (`next_deadline`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from controlplane.ads import overlay
@@ -16,6 +16,7 @@ from controlplane.ads.bisection import Bisection
 from controlplane.ads.cache import Assembled, Collection, Content, NameSets, same
 from controlplane.ads.rejections import Rejection, Rejections, named_in
 from controlplane.ads.reporter import Reporter
+from controlplane.ads.stand_in import stand_in
 from controlplane.ads.types import (
     ACKNOWLEDGE_LIMIT,
     CDS,
@@ -25,6 +26,7 @@ from controlplane.ads.types import (
     TYPES,
     Names,
     Send,
+    TypeInfo,
 )
 from controlplane.ads.views import ClassView
 from controlplane.ads.virtual_hosts import Item
@@ -54,9 +56,13 @@ class Session:
         self._build: Final = build
         self._connection: Final = connection
         self._adding: dict[str, float] = {}  # clusters sent and not yet answered: until when
+        self._unknown: Names = frozenset()  # clusters that the client came with and nobody knows
+        self._serving = False  # whether the client came with listeners or routes
+        self._more_until = 0.0  # when a client that came back shall have said what it holds
         self.watches: dict[ResourceType, Watch] = {}
         self.freed = False  # whether an answer freed a resource that others were spared
         self.recorded: list[Rejection] = []  # rejections since somebody last looked
+        self.left_over: tuple[Resource, ...] = ()  # stand-ins to be kept, until somebody looks
 
     @property
     def view(self) -> ClassView:
@@ -92,7 +98,7 @@ class Session:
             if watch is None:
                 continue
             self._wake(watch, now)
-            if not watch.dirty:
+            if not watch.dirty or (info is CDS and self._expects_more(now)):
                 continue
             send = self._next(watch, now)
             if send is not None:
@@ -103,20 +109,50 @@ class Session:
         """Return when `take` has to be asked again even if nothing happens."""
         times: list[float | None] = [watch.hold_until for watch in self.watches.values()]
         times += self._adding.values()
+        if self._more_until and not self._has_said_more():
+            times.append(self._more_until)
         times += [watch.bisection.wakes_at for watch in self.watches.values() if watch.bisection]
         return min((time for time in times if time is not None), default=None)
 
     def settled(self) -> bool:
         """Whether the client is known to use nothing but the view's listeners and routes."""
         listeners, routes = self.watches.get(LDS.kind), self.watches.get(RDS.kind)
+        if listeners is None and self._unknown:
+            return False
         if listeners is not None and not listeners.settled():
             return False
         if routes is None:
-            return True
+            return not (self._unknown and self._view.route_names)
         if not routes.settled():
             return False
         # A listener may be acknowledged and still wait for routes that it has not asked for.
         return listeners is None or self._view.route_names <= routes.names.names
+
+    # --- clients that come back -------------------------------------------------------------
+
+    def _keep_unknown(self, names: Iterable[str]) -> dict[str, str]:
+        """Keep clusters that only the client knows; return the versions of their stand-ins."""
+        self.left_over = tuple(stand_in(name) for name in sorted(names))
+        self._unknown = frozenset(item.name for item in self.left_over)
+        return {item.name: item.version for item in self.left_over}
+
+    def _holds(self, info: TypeInfo, now: float) -> None:
+        """A client that holds listeners or routes serves somebody: clusters are being added."""
+        if info is not LDS and info is not RDS:
+            return
+        self._serving = True
+        clusters = self.watches.get(CDS.kind)
+        if clusters is not None and clusters.accepted is None:
+            for sent in clusters.unanswered:
+                for name in sent.content.names:
+                    if name not in sent.initial and name not in self._unknown:
+                        self._adding.setdefault(name, now + ACKNOWLEDGE_LIMIT)
+
+    def _expects_more(self, now: float) -> bool:
+        return now < self._more_until and not self._has_said_more()
+
+    def _has_said_more(self) -> bool:
+        return EDS.kind in self.watches or LDS.kind in self.watches
 
     # --- what to send ---------------------------------------------------------------------
 
@@ -154,7 +190,7 @@ class Session:
         if content is not None and content.version == watch.refused and not watch.owed:
             return None  # rejected as it is, and nothing has changed
         before = watch.sent
-        fresh = before is None and not watch.initial and not watch.brought
+        fresh = before is None and not (watch.initial or watch.brought or self._serving)
         watch.sent = wanted
         watch.force &= absent
         if content is None:
@@ -217,15 +253,31 @@ class Session:
         wanted = overlay.withheld(
             watch, base, self._shared.rejections, node=self._node, build=self._build
         )
-        if watch.info is not LDS and watch.info is not RDS:
+        if watch.info.complete and watch.info is not LDS:
             return wanted, frozenset()
-        held = self._held(watch, wanted)
+        held = self._unasked(watch, wanted)
+        if watch.info is not EDS:
+            held |= self._held(watch, wanted)
         if watch.hold_until is not None and watch.sent is None and watch.info.complete:
             # What the client holds is not known, and a resource left out would be deleted.
             return None, frozenset()
         return wanted.overlay(held), frozenset(
             name for name, resource in held.items() if resource is None
         )
+
+    def _unasked(self, watch: Watch, wanted: Collection) -> dict[str, Resource | None]:
+        """Return what a client came with though no cluster or listener asks for it any more.
+
+        An empty answer would take it from under what is still in use and on its way out.
+        """
+        if not watch.came_with:
+            return {}
+        known = self._view.eds_names if watch.info is EDS else self._view.route_names
+        return {
+            name: watch.sent.get(name) if watch.sent is not None else None
+            for name in watch.came_with - known
+            if name in wanted.by_name
+        }
 
     def _held(self, watch: Watch, wanted: Collection) -> dict[str, Resource | None]:
         """Return what keeps its predecessor for now.
@@ -290,7 +342,9 @@ class Session:
                 endpoints.dirty = True
                 endpoints.push = watch.push
             known = known or watch.predecessor(resource.name)
-            if known is None and not fresh and resource.name not in watch.initial:
+            if known is not None or fresh or resource.name in self._unknown:
+                continue
+            if resource.name not in watch.initial:
                 self._adding[resource.name] = now + ACKNOWLEDGE_LIMIT
 
     # --- what an answer means -------------------------------------------------------------
@@ -303,6 +357,8 @@ class Session:
         watch.error = watch.refused = ""
         watch.retried = False
         self._answered_clusters(watch, sent)
+        if watch.info is EDS and self._unknown:
+            self._took_endpoints(watch)
         bisection = watch.bisection
         rejections = self._shared.rejections
         if bisection and bisection.trial:
@@ -375,6 +431,22 @@ class Session:
         else:
             for name in sent.content.names:
                 self._adding.pop(name, None)
+
+    def _took_endpoints(self, watch: Watch) -> None:
+        """New clusters that have their endpoints are ready.
+
+        While a stand-in warms nothing is heard of clusters; endpoints are sent after their
+        clusters, so their acknowledgement says as much.
+        """
+        if watch.accepted is None:
+            return
+        lacking = (
+            self._view.clusters.by_name[name].eds_name not in {"", *watch.accepted.by_name}
+            for name in self._adding
+            if name in self._view.clusters.by_name
+        )
+        if not any(lacking):
+            self._adding.clear()
 
     def _give_another_chance(self, watch: Watch) -> None:
         """After a first answer was rejected as a whole, a change is a reason to try it again.

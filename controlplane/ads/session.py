@@ -13,6 +13,8 @@ from controlplane.ads.cache import Assembled, Collection, Content
 from controlplane.ads.machine import Session
 from controlplane.ads.name_lists import LONG
 from controlplane.ads.types import (
+    CDS,
+    EDS,
     NOTHING,
     READY,
     TYPE_BY_URL,
@@ -27,6 +29,9 @@ from controlplane.ads.watch import Sent, Watch
 from controlplane.ads.wire import Request
 
 MAX_NAMES: Final = 200_000  # in one request
+MORE_LIMIT: Final = 2.0
+"""Seconds in which a client that comes back has to say what else it holds, before it is told
+which clusters there are."""
 
 
 class SotwSession(Session):
@@ -42,7 +47,7 @@ class SotwSession(Session):
             return Close(Status.INVALID_ARGUMENT, f"{len(request.names)} resource names at once")
         watch = self.watches.get(info.kind)
         if watch is None:
-            return self._subscribe(info, request)
+            return self._subscribe(info, request, now)
         if request.nonce and watch.nonce_sent:
             if request.nonce != watch.nonce_sent:
                 if request.error is None:
@@ -55,7 +60,7 @@ class SotwSession(Session):
         self._resubscribe(watch, request)
         return READY
 
-    def _subscribe(self, info: TypeInfo, request: Request) -> Effect:
+    def _subscribe(self, info: TypeInfo, request: Request, now: float) -> Effect:
         names = self._shared.names.intern(name for name in request.names if name != WILDCARD)
         wildcard = info.wildcard and (WILDCARD in request.names or not request.names)
         watch = Watch(info, names, wildcard=wildcard)
@@ -72,7 +77,25 @@ class SotwSession(Session):
                 watch.sent = watch.accepted = wanted
                 watch.version_sent = watch.version_acked = request.version
                 watch.owed = watch.dirty = False
+        if request.version:
+            if not info.complete:
+                watch.came_with = names.names
+            self._came_back(info, now)
         return READY
+
+    def _came_back(self, info: TypeInfo, now: float) -> None:
+        """Take note of what a client holds that comes back; it says so type by type.
+
+        An Envoy asks for all types at once when its stream is open, clusters first.
+        """
+        self._holds(info, now)
+        clusters, endpoints = self.watches.get(CDS.kind), self.watches.get(EDS.kind)
+        if clusters is None or not clusters.wildcard or clusters.sent is not None:
+            return
+        if endpoints is not None:
+            self._keep_unknown(endpoints.came_with - self._view.eds_names)
+        elif info is CDS:
+            self._more_until = now + MORE_LIMIT
 
     def _answer(self, watch: Watch, request: Request, now: float) -> None:
         if request.error is not None and watch.info.complete:
@@ -99,6 +122,8 @@ class SotwSession(Session):
             watch.dirty = True
             return
         watch.repeated = request.names if len(request.names) >= LONG else ()
+        if watch.came_with:
+            watch.came_with &= frozenset(request.names)
         asked = frozenset(name for name in request.names if name != WILDCARD)
         wildcard = info.wildcard and (
             WILDCARD in request.names or (not request.names and watch.wildcard and not watch.named)

@@ -61,10 +61,10 @@ class Watch:
     """The state of one resource type on one stream."""
 
     __slots__ = (
-        "accepted", "based", "bisection", "brought", "dirty", "doubted", "error", "force",
-        "hold_until", "info", "initial", "last_sequence", "named", "names", "nonce_acked",
-        "nonce_sent", "owed", "push", "refused", "repeated", "retried", "sent", "time_acked",
-        "time_sent", "unanswered", "version_acked", "version_sent", "wildcard",
+        "accepted", "based", "bisection", "brought", "came_with", "dirty", "doubted", "error",
+        "force", "hold_until", "info", "initial", "last_sequence", "named", "names",
+        "nonce_acked", "nonce_sent", "owed", "push", "refused", "repeated", "retried", "sent",
+        "time_acked", "time_sent", "unanswered", "version_acked", "version_sent", "wildcard",
     )  # fmt: skip
 
     def __init__(self, info: TypeInfo, names: NameSet, *, wildcard: bool) -> None:
@@ -81,6 +81,8 @@ class Watch:
         self.accepted: Collection | None = None
         self.brought = False  # whether a state-of-the-world client came with a version
         self.initial: Mapping[str, str] = {}  # what a delta client brought along
+        # Names of which the client came with a content that is not known.
+        self.came_with: Names = frozenset()
         self.bisection: Bisection | None = None
         self.retried = False  # whether everything was sent once more after a rejection
         # Resources of which the client may hold another than was accepted: a rejected response

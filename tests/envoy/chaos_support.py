@@ -265,6 +265,16 @@ class ChaosMesh:
         """Wait until every Envoy runs all that it was sent."""
         await self.bed.settled()
 
+    async def clusters(self, text: str) -> list[str]:
+        """The clusters of all Envoys that have the text in their names, warming ones too."""
+        return [
+            f"{name} {entry['cluster']['name']}"
+            for name, envoy in self.bed.envoys.items()
+            for kind in ("dynamic_active_clusters", "dynamic_warming_clusters")
+            for entry in await envoy.admin.config_dump(kind)
+            if text in entry["cluster"]["name"]
+        ]
+
     async def applied(self, text: str) -> None:
         """Wait until every Envoy has the text somewhere in its routes."""
 

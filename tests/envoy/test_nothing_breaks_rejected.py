@@ -187,9 +187,11 @@ async def test_a_rejected_object_comes_and_goes_while_a_cluster_warms(mesh: Chao
 async def test_a_rejection_is_shown_everywhere_and_lifted_when_mended(mesh: ChaosMesh) -> None:
     before = await metric(mesh, "pilot_total_xds_rejects")
     match, message = too_large()
+    # Routers have but one route configuration, so there it is shared with `front`.
     mesh.write("victim.yaml", *victim(mesh, mesh.other_port, match=match))
     for rejection in await is_rejected(mesh):
         assert "VirtualService default/victim" in rejection["objects"]
+        assert "VirtualService default/front" not in rejection["objects"]
         assert rejection["type"] == "RDS"
         assert message in rejection["message"]
     findings = [item for item in await mesh.bed.findings() if item["code"] == "RejectedByEnvoy"]
@@ -222,9 +224,15 @@ async def still(mesh: ChaosMesh) -> None:
     assert await metric(mesh, "pilot_total_xds_rejects") == before
 
 
-async def test_everything_else_moves_on_beside_a_rejected_object(mesh: ChaosMesh) -> None:
+@pytest.mark.parametrize("together", [False, True])
+async def test_everything_else_moves_on_beside_a_rejected_object(
+    mesh: ChaosMesh, together: bool
+) -> None:
+    """Also what shares the port, and thereby the route configuration, with it."""
     match, _ = too_large()
-    mesh.write("victim.yaml", *victim(mesh, mesh.other_port, match=match))
+    mesh.write(
+        "victim.yaml", *victim(mesh, mesh.port if together else mesh.other_port, match=match)
+    )
     await is_rejected(mesh)
     mesh.route(
         {"host": "fresh"},

@@ -148,7 +148,10 @@ async def test_f11_a_reconnect_brings_only_the_differences() -> None:
             await envoy.asks(CDS, initial=clusters.versions)
             answer = await envoy.hears(CDS)
             assert set(answer.names) == {REVIEWS, DETAILS}
-            assert answer.removed == (RATINGS,)
+            assert answer.removed == (), "its routes may still use it"
+            await envoy.accepts(answer)
+            await envoy.asks_and_accepts(RDS, "80")
+            assert (await envoy.hears(CDS)).removed == (RATINGS,)
 
 
 async def test_f11_a_reconnect_without_differences_is_silent_and_then_alive() -> None:

@@ -48,7 +48,6 @@ class Envoy:
         self.stream: Stream | None = None
         self.rejected = 0  # responses, ever
         self.active: set[str] = set()  # clusters that were ready at some time
-        self.reconnected = False
         self.newly_named: list[tuple[str, str]] = []  # (route, cluster) the client lacked
         self.cut_short: list[tuple[str, str]] = []  # (route, cluster) that went under it
         self._forget_stream()
@@ -93,7 +92,6 @@ class Envoy:
 
     def cut_off(self) -> None:
         """Lose the stream."""
-        self.reconnected = True
         assert self.stream is not None
         self.pusher.disconnect(self.stream)
         self.stream = None
@@ -143,6 +141,12 @@ class Envoy:
                     and cluster in shown
                     and b"broken" not in shown[cluster].body
                 ]
+        if info is EDS:
+            self.cut_short += [
+                (route, name)
+                for route, routed in self.held[RDS.url].items()
+                for name in sorted(_clusters(routed) & resources.keys() - shown.keys())
+            ]
         before = dict(held)
         if not self.delta and info.complete:
             held.clear()
