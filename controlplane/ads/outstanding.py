@@ -63,7 +63,8 @@ def _outstanding(
         changed, removed = expected.difference(accepted)
         for name in changed:
             wanted = expected.by_name[name]
-            if not rejections.refuses(wanted, proxy.id, proxy.user_agent):
+            held = accepted.get(name) if accepted is not None else None
+            if not rejections.standing(wanted, held, node=proxy.id, build=proxy.user_agent):
                 yield wanted
         if not removed or accepted is None:
             continue

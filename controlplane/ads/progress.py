@@ -17,14 +17,14 @@ import msgspec
 from controlplane.ads.cache import Collection, NameSets, same
 from controlplane.ads.classes import Stream
 from controlplane.ads.journal import LIMIT, Entry
-from controlplane.ads.rejections import Rejection, Rejections
+from controlplane.ads.rejections import Rejections
 from controlplane.ads.status import RejectionStatus
 from controlplane.ads.status_of import rejection_status
 from controlplane.ads.types import CDS, EDS, LDS, RDS, TYPES, Names
-from controlplane.ads.virtual_hosts import Item
+from controlplane.ads.virtual_hosts import Item, VirtualHost
 from controlplane.ads.watch import Watch
 from controlplane.model.meta import ObjectRef
-from controlplane.translate.resources import Resource, ResourceType
+from controlplane.translate.resources import ResourceType
 
 STARTING: Final = 15.0
 """Seconds after connecting in which types that a proxy has not asked for yet are expected."""
@@ -133,12 +133,6 @@ def _of_stream(
         if expected is None:
             continue
         accepted = watch.accepted if watch is not None else None
-        refused = {
-            rejection.version: rejection
-            for rejection in rejections.concerning(
-                info.kind, stream.proxy.id, stream.proxy.user_agent
-            )
-        }
         for name in sorted(concern.names(info.short, expected)):
             wanted = expected.get(name)
             if wanted is None and asked is not None and name not in asked:
@@ -149,15 +143,16 @@ def _of_stream(
             concerned = True
             if same(wanted, held):
                 continue
-            whole = refused.get(wanted.version) if wanted is not None else None
-            standing = [whole] if whole is not None else _parts(wanted, held, refused, rejections)
+            standing = rejections.standing(
+                wanted, held, node=stream.proxy.id, build=stream.proxy.user_agent
+            )
             if not standing:
                 waiting.append(f"{info.short} {name}")
             # Of a route configuration that others share, their part may be what is rejected.
             rejected += [
-                rejection_status(rejection)
-                for rejection in standing
-                if whole is not None or concern.made(rejection.item)
+                rejection_status(one)
+                for one in standing
+                if not isinstance(one.item, VirtualHost) or concern.made(one.item)
             ]
     if not concerned:
         return None
@@ -173,23 +168,6 @@ def _of_stream(
         waiting_for=tuple(waiting),
         rejections=tuple(rejected),
     )
-
-
-def _parts(
-    wanted: Resource | None,
-    held: Resource | None,
-    refused: Mapping[str, Rejection],
-    rejections: Rejections,
-) -> list[Rejection]:
-    """Return the rejected virtual hosts when nothing else lacks, else none."""
-    has = rejections.virtual_hosts.of(held)
-    lacking = [
-        part
-        for host, part in rejections.virtual_hosts.of(wanted).items()
-        if host not in has or has[host].version != part.version
-    ]
-    found = [refused[part.version] for part in lacking if part.version in refused]
-    return found if len(found) == len(lacking) else []
 
 
 def asked_by(stream: Stream, watch: Watch | None) -> Names | None:

@@ -113,6 +113,26 @@ class Rejections:
         found = self._by_type[item.type].get((item.version, build))
         return found is not None and found.concerns(node, build)
 
+    def standing(
+        self, wanted: Resource | None, held: Resource | None, *, node: str, build: str
+    ) -> list[Rejection]:
+        """Return why a node holds something else than is wanted; none if it just does not yet."""
+        if wanted is None:
+            return []
+        if self.refuses(wanted, node, build):
+            return [self._by_type[wanted.type][wanted.version, build]]
+        if wanted.name not in self._by_route:
+            return []
+        has = self.virtual_hosts.of(held)
+        found: list[Rejection] = []
+        for host, part in self.virtual_hosts.of(wanted).items():
+            if host in has and has[host].version == part.version:
+                continue
+            if not self.refuses(part, node, build):
+                return []
+            found.append(self._by_type[part.type][part.version, build])
+        return found
+
     def any(self, kind: ResourceType) -> bool:
         """Whether something of that type was rejected."""
         return bool(self._by_type[kind])
