@@ -179,6 +179,7 @@ class Collection:
         "_by_version",
         "_contents",
         "_differences",
+        "_eds_names",
         "_known",
         "_overlays",
         "_restricted",
@@ -191,6 +192,7 @@ class Collection:
         self.kind: Final = kind
         self.by_name: Final = by_name
         self._version: Version | None = None
+        self._eds_names: Names | None = None
         self._by_version: dict[str, Resource] | None = None
         self._contents: dict[tuple[Names | None, tuple[str, ...]], Content] = {}
         self._differences: WeakKeyDictionary[Collection, Difference] = WeakKeyDictionary()
@@ -219,6 +221,15 @@ class Collection:
         if self._version is None:
             self._version = content_version(self.by_name.values())
         return self._version
+
+    @property
+    def eds_names(self) -> Names:
+        """The names that EDS clusters among these ask for."""
+        if self._eds_names is None:
+            self._eds_names = frozenset(
+                item.eds_name for item in self.by_name.values() if item.eds_name
+            )
+        return self._eds_names
 
     @property
     def by_version(self) -> Mapping[str, Resource]:

@@ -37,7 +37,6 @@ class ClassView:
     __slots__ = (
         "_base",
         "_collections",
-        "_eds_names",
         "_generator",
         "_retaining",
         "_selections",
@@ -81,7 +80,6 @@ class ClassView:
             if base is not None
             else frozenset(name for item in listeners.by_name.values() for name in item.routes)
         )
-        self._eds_names: Names | None = None
         self._selections: dict[ResourceType, WeakKeyDictionary[NameSet, Collection]] = {}
         self._was: Mapping[ResourceType, WeakKeyDictionary[NameSet, Collection]] = {}
         self._table: Collection | None = None
@@ -266,11 +264,7 @@ class ClassView:
     @property
     def eds_names(self) -> Names:
         """The names that the EDS clusters of the class ask for."""
-        if self._eds_names is None:
-            self._eds_names = frozenset(
-                item.eds_name for item in self.clusters.by_name.values() if item.eds_name
-            )
-        return self._eds_names
+        return self.clusters.eds_names
 
     def selections(self, kind: ResourceType) -> tuple[Collection, ...]:
         """Return the collections that streams of the class asked for by name."""

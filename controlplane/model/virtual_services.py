@@ -38,7 +38,8 @@ class RoutingRule(Model):
     """A VirtualService with every name resolved: hosts, gateways, destinations, mirrors.
 
     `gateways` holds `mesh` or `NAMESPACE/NAME`; `export_to` has the mesh default filled in;
-    `source_labels` are those of all its matches.
+    `source_labels` are those of all its matches; `reads_source` says that it does not hold for
+    all callers alike.
     """
 
     ref: ObjectRef
@@ -49,6 +50,7 @@ class RoutingRule(Model):
     tls: tuple[TLSRoute, ...] = ()
     tcp: tuple[TCPRoute, ...] = ()
     source_labels: frozenset[tuple[str, str]] = frozenset()
+    reads_source: bool = False
 
     @property
     def namespace(self) -> str:
@@ -197,6 +199,11 @@ def resolve(source: VirtualService, *, mesh: MeshConfig, domain: str) -> Routing
         tls=tuple(resolver.tls(route) for route in spec.tls),
         tcp=tuple(resolver.tcp(route) for route in spec.tcp),
         source_labels=frozenset(_source_labels(source)),
+        reads_source=any(
+            match.source_labels or match.source_namespace
+            for route in spec.http
+            for match in route.match
+        ),
     )
 
 

@@ -11,19 +11,20 @@ from __future__ import annotations
 from typing import Final
 
 from controlplane.model.destination_rules import MergedRule
-from controlplane.model.names import Host, is_wildcard
+from controlplane.model.names import is_wildcard
 from controlplane.model.snapshot import Snapshot, visible
 from controlplane.translate.filters import METADATA_EXCHANGE
 from controlplane.translate.scope import OutboundClass
 
 _CLUSTER_EXTENSIONS: Final = frozenset({METADATA_EXCHANGE})
 
-# For each service whether it is seen, and which rule its clients follow.
-_Sight = tuple[tuple[bool, int], ...]
+_Sight = tuple[int, ...]
 
 
 class Sights:
     """Finds namespaces that see the same services and follow the same DestinationRules.
+
+    The same rules for every host that a route may lead to, whether it is a service or not.
 
     Valid for a snapshot, and for later ones that `fit`.
     """
@@ -38,6 +39,15 @@ class Sights:
         self._own: Final[dict[str, list[MergedRule]]] = {}
         for rule in snapshot.rules.rules:
             self._own.setdefault(rule.namespace, []).append(rule)
+        # Hosts that rules speak of and that are no services; routes may lead there.
+        self._others: Final = sorted(
+            {
+                rule.host
+                for rule in snapshot.rules.rules
+                if rule.host not in snapshot.service_by_host
+            }
+        )
+        self._for_all: Final = self._own.get(snapshot.mesh.root_namespace, [])
         self._known: Final[dict[str, str]] = {}
         self._first: Final[dict[_Sight, str]] = {}
 
@@ -48,6 +58,7 @@ class Sights:
             snapshot.services is mine.services
             and snapshot.rules is mine.rules
             and snapshot.mesh.default_service_export_to == mine.mesh.default_service_export_to
+            and snapshot.mesh.root_namespace == mine.mesh.root_namespace
         )
 
     def alike(self, namespace: str) -> str:
@@ -57,34 +68,36 @@ class Sights:
         """
         found = self._known.get(namespace)
         if found is None:
-            if self._open and not self._speaks_for_others(namespace):
+            own = self._own.get(namespace, ())
+            if any(is_wildcard(rule.host) for rule in own):
+                found = namespace  # alone: what it means by a host nobody knows beforehand
+            elif self._open and not any(self._speaks_for_others(rule) for rule in own):
                 found = ""
             else:
                 found = self._first.setdefault(self._sight(namespace), namespace)
             self._known[namespace] = found
         return found
 
-    def _speaks_for_others(self, namespace: str) -> bool:
-        """Whether a rule of the namespace may concern a service of another one."""
-        by_host = self._snapshot.service_by_host
-        for rule in self._own.get(namespace, ()):
-            if is_wildcard(rule.host):
-                return True
-            service = by_host.get(Host(rule.host))
-            if service is not None and service.namespace != namespace:
-                return True
-        return False
+    def _speaks_for_others(self, rule: MergedRule) -> bool:
+        """Whether a rule concerns anything but a service of its own namespace."""
+        service = self._snapshot.service_by_host.get(rule.host)
+        return service is None or service.namespace != rule.namespace
 
     def _sight(self, namespace: str) -> _Sight:
         default, rules = self._snapshot.mesh.default_service_export_to, self._snapshot.rules
-        found: list[tuple[bool, int]] = []
+        # The rules live as long as the snapshot, so an address tells them apart.
+        found: list[int] = []
         for service in self._snapshot.services:
             rule = rules.lookup(
                 service.host, client_namespace=namespace, service_namespace=service.namespace
             )
             seen = visible(service.export_to or default, service.namespace, namespace)
-            # The rules live as long as the snapshot, so an address tells them apart.
-            found.append((seen, id(rule)))
+            found += (seen, id(rule))
+        found += (
+            id(rules.lookup(host, client_namespace=namespace, service_namespace=""))
+            for host in self._others
+        )
+        found += (visible(rule.export_to, rule.namespace, namespace) for rule in self._for_all)
         return tuple(found)
 
 

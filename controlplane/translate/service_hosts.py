@@ -8,7 +8,7 @@ break: everything read here is compared by `fits`, and nothing else may be read.
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -21,6 +21,7 @@ from controlplane.model.virtual_services import RoutingRule
 from controlplane.translate.destinations import Destinations
 from controlplane.translate.scope import OutboundClass
 from controlplane.translate.virtual_hosts import (
+    RuleContent,
     ServiceContent,
     VirtualHostInput,
     service_domains,
@@ -29,7 +30,11 @@ from controlplane.translate.virtual_hosts import (
 
 Value = TypeVar("Value", bound=Hashable)
 
+Selection = tuple[str, int, RoutingRule]
+"""A namespace that stands for all that are alike, a port, and a VirtualService."""
+
 _MAX_ALIASES: Final = 10
+_SELECTIONS_KEPT: Final = 1 << 14
 
 
 class Defaults(NamedTuple):
@@ -48,10 +53,22 @@ class Shared:
     def __init__(self) -> None:
         self._values: Final[dict[Any, Any]] = {}
         self._renewed: Final[dict[str, dict[VirtualHostInput, VirtualHostInput]]] = {}
+        self._selected: Final[dict[Selection, RuleContent | None]] = {}
 
     def one(self, value: Value) -> Value:
         """Return the first value that was equal to this one."""
         found: Value = self._values.setdefault(value, value)
+        return found
+
+    def select(
+        self, key: Selection, select: Callable[[], RuleContent | None]
+    ) -> RuleContent | None:
+        """Return what a VirtualService says that holds for all callers alike, selected once."""
+        if key in self._selected:
+            return self._selected[key]
+        if len(self._selected) >= _SELECTIONS_KEPT:
+            self._selected.clear()  # most are of VirtualServices as they once were
+        found = self._selected[key] = select()
         return found
 
     def renewed(self, namespace: str) -> dict[VirtualHostInput, VirtualHostInput]:
@@ -75,8 +92,8 @@ class ServiceHosts:
 
         `alike` names all namespaces whose clients follow the same DestinationRules (`Sights`).
         """
-        self._alike: Final = cls.namespace if alike is None else alike
-        self._shared: Final = shared if shared is not None else Shared()
+        self.alike: Final = cls.namespace if alike is None else alike
+        self.shared: Final = shared if shared is not None else Shared()
         # Without its other parts, so that they are neither read nor kept.
         self._snapshot: Final = Snapshot(
             mesh=snapshot.mesh,
@@ -150,7 +167,7 @@ class ServiceHosts:
                 dns_domain=self._cls.dns_domain,
             )
             # Most names are the same for all classes.
-            found = self._domains[service.host] = self._shared.one(tuple(map(sys.intern, names)))
+            found = self._domains[service.host] = self.shared.one(tuple(map(sys.intern, names)))
         return found
 
     def content(self, service: Service, port: int) -> ServiceContent:
@@ -177,7 +194,7 @@ class ServiceHosts:
 
     def _renew(self, former: Defaults, port: int) -> Defaults:
         """Return what the port has now: the same services and domains, perhaps other contents."""
-        renewed = self._shared.renewed(self._alike)
+        renewed = self.shared.renewed(self.alike)
         by_name: dict[str, VirtualHostInput] = {}
         for name, value in former.by_name.items():
             found = renewed.get(value)
@@ -194,7 +211,7 @@ class ServiceHosts:
                 raise AssertionError("without a VirtualService all goes to the service")
         if content != value.content:
             value = structs.replace(value, content=content)
-        return self._shared.one(value)
+        return self.shared.one(value)
 
     def _make_defaults(self, port: int) -> Defaults | None:
         claimed: set[str] = {"*"}  # belongs to the catch-all
@@ -210,11 +227,11 @@ class ServiceHosts:
             claimed.update(lowered)
             value = VirtualHostInput(
                 name=with_port(service.host, port),
-                domains=self._shared.one(tuple(lowered.values())),
+                domains=self.shared.one(tuple(lowered.values())),
                 content=self.content(service, port),
                 sources=((service.ref, ""),),
             )
-            made.append(self._shared.one(value))
+            made.append(self.shared.one(value))
         by_name = {value.name: value for value in sorted(made, key=lambda value: value.name)}
         return Defaults(by_name) if len(by_name) == len(made) else None
 

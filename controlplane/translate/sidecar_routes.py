@@ -203,8 +203,16 @@ class SidecarRoutes:
         return content, tuple(plans)
 
     def _select(self, rule: RoutingRule, port: int) -> RuleContent | None:
-        chosen = self._destinations.select(rule, gateway=MESH_GATEWAY, port=port)
-        return RuleContent(rules=(chosen,)) if chosen else None
+        def select() -> RuleContent | None:
+            chosen = self._destinations.select(rule, gateway=MESH_GATEWAY, port=port)
+            return RuleContent(rules=(chosen,)) if chosen else None
+
+        hosts = self._hosts
+        return (
+            select()
+            if rule.reads_source
+            else hosts.shared.select((hosts.alike, port, rule), select)
+        )
 
     def _unruled(self, port: int, ruled: list[_Plan]) -> Iterator[_Plan]:
         """Yield the services of a port that no VirtualService routes."""

@@ -45,6 +45,10 @@ def rule(name: str, namespace: str, host: str, **spec: Any) -> dict[str, Any]:
     }
 
 
+def to(host: str) -> dict[str, Any]:
+    return {"destination": {"host": host}}
+
+
 def world(*objects: dict[str, Any]) -> Snapshot:
     return make_snapshot([make_object(item) for item in objects])
 
@@ -131,3 +135,43 @@ def test_classes_that_differ_in_namespace_alone_share_clusters_and_load_assignme
     )
     ours, theirs = (generator.clusters(snapshot, cls) for cls in (first, second))
     assert all(one is other for one, other in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("host", ["unknown.example.com", "*.example.com"])
+def test_a_rule_for_hosts_that_are_no_services_tells_its_namespace_apart(host: str) -> None:
+    sights = Sights(world(service("a", "one"), rule("b", "one", host)))
+    assert sights.alike("one") != sights.alike("two")
+    assert sights.alike("two") == sights.alike("three")
+
+
+def test_a_rule_of_the_root_namespace_that_some_see_tells_those_apart() -> None:
+    shared = rule("all", "istio-system", "*.example.com", exportTo=["one"])
+    sights = Sights(world(service("a", "one"), shared))
+    assert sights.alike("one") != sights.alike("two")
+    assert sights.alike("two") == sights.alike("three")
+
+
+def test_what_a_virtual_service_says_to_one_caller_is_not_said_to_another() -> None:
+    split = {
+        "kind": "VirtualService",
+        "metadata": {"name": "a", "namespace": "one"},
+        "spec": {
+            "hosts": ["a"],
+            "http": [
+                {"match": [{"sourceNamespace": "two"}], "route": [to("b.two.svc.cluster.local")]},
+                {"route": [to("a")]},
+            ],
+        },
+    }
+    snapshot = world(service("a", "one"), service("b", "two"), split)
+    generator = Generator()
+
+    def clusters(namespace: str) -> set[str]:
+        proxy = make_proxy(f"sidecar~10.0.0.1~x.{namespace}~{namespace}.svc.cluster.local")
+        route = generator.route(snapshot, generator.classify(proxy, snapshot), "80")
+        return {name for name in route.clusters if name.startswith("outbound|80||a.")}
+
+    # In namespace two nothing leads to the first service: the entry before takes everything.
+    assert clusters("one") == {"outbound|80||a.one.svc.cluster.local"}
+    assert clusters("three") == clusters("one")
+    assert clusters("two") == set()
