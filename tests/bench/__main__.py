@@ -16,6 +16,7 @@ from tests.bench.cold import cold
 from tests.bench.floor import floor
 from tests.bench.footprint import per_proxy, per_service
 from tests.bench.growth import growth
+from tests.bench.kubernetes import kubernetes
 from tests.bench.pushes import everything
 from tests.bench.report import Report, Row, print_table, progress
 from tests.bench.translation import translation
@@ -30,6 +31,7 @@ SCENARIOS = {
     "memory": "memory per sidecar and per service",
     "churn": "100 endpoint changes per second, with half as many sidecars",
     "cold": "from the start of the program to /ready",
+    "kubernetes": "10,000 EndpointSlices from an API server, then 500 changes per second",
     "translate": "translation alone, for 1, 10 and 100 classes",
     "floor": "what grpc.aio costs alone when it sends as many bytes",
     "growth": "connect, endpoint, route and full with 100 to 3000 sidecars",
@@ -107,6 +109,8 @@ def _serving(
 def _alone(rows: list[Row], names: Sequence[str], size: Size, *, quick: bool) -> None:
     if "cold" in names:
         cold(rows, quick=quick)
+    if "kubernetes" in names:
+        kubernetes(rows, quick=quick)
     if "translate" in names:
         translation(rows, size)
     if "floor" in names:

@@ -35,9 +35,20 @@ class Seen(NamedTuple):
 
 
 class Server:
-    """One control plane. `measured` runs it with the source that takes lines (`served`)."""
+    """One control plane, of files or of a Kubernetes API.
 
-    def __init__(self, directory: Path, mesh_config: Path, *, measured: bool = True) -> None:
+    `measured` runs it on files and with the source that takes lines (`served`).
+    """
+
+    def __init__(
+        self,
+        directory: Path = Path(),
+        mesh_config: Path = Path(),
+        *,
+        measured: bool = True,
+        kubeconfig: Path | None = None,
+    ) -> None:
+        measured = measured and kubeconfig is None
         self.grpc: Final = (HOST, free_port())
         self._http: Final = free_port()
         self._log: Final[IO[bytes]] = tempfile.TemporaryFile()  # noqa: SIM115  # closed at exit
@@ -46,8 +57,12 @@ class Server:
             words += ["tests.bench.served", str(directory), str(mesh_config)]
             words += [str(self.grpc[1]), str(self._http)]
         else:
-            words += ["controlplane", "serve", "--no-kubernetes", "--config-dir", str(directory)]
-            words += ["--mesh-config", str(mesh_config), "--monitoring-addr", ""]
+            words += ["controlplane", "serve", "--monitoring-addr", "", "--secure-grpc-addr", ""]
+            if kubeconfig is None:
+                words += ["--no-kubernetes", "--config-dir", str(directory)]
+                words += ["--mesh-config", str(mesh_config)]
+            else:
+                words += ["--kubeconfig", str(kubeconfig)]
             words += ["--grpc-addr", f"{HOST}:{self.grpc[1]}"]
             words += ["--http-addr", f"{HOST}:{self._http}", "--https-addr", ""]
         self.started: Final = time.monotonic()
