@@ -59,6 +59,15 @@ def short_type(type_url: str) -> str:
     return _SHORT.get(type_url, OTHER)
 
 
+def _endpointless(snapshot: Snapshot) -> int:
+    return sum(
+        1
+        for service in snapshot.services
+        for port in service.ports
+        if not snapshot.endpoints_of(service.host).by_port.get(port.name)
+    )
+
+
 class Metrics:
     """Everything that `/metrics` shows. Methods are called on the event loop."""
 
@@ -234,14 +243,8 @@ class Metrics:
         """A snapshot was made in `seconds` and is now the current one."""
         self._services.set(len(snapshot.services))
         self._virtual_services.set(len(snapshot.virtual_services))
-        self._endpointless.set(
-            sum(
-                1
-                for service in snapshot.services
-                for port in service.ports
-                if not snapshot.endpoints_of(service.host).by_port.get(port.name)
-            )
-        )
+        # Counting walks all services, so it waits until somebody reads the metrics.
+        self._endpointless.set_function(lambda: _endpointless(snapshot))
         levels: dict[str, int] = {"Error": 0, "Warning": 0, "Info": 0}
         for diagnostic in snapshot.diagnostics:
             levels[diagnostic.level.value] += 1

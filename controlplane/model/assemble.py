@@ -228,7 +228,7 @@ class Assembler:
         for unit in units:
             old = self._made.pop(unit, ())
             item = groups.objects.read.get(unit)
-            new = () if item is None else self._make(item)
+            new = () if item is None else self._make(item, old)
             if new:
                 self._made[unit] = new
             self._note_pods(unit, new)
@@ -252,7 +252,7 @@ class Assembler:
             if endpoint.workload.node in nodes
         }
 
-    def _make(self, item: Object) -> tuple[_Made, ...]:
+    def _make(self, item: Object, old: tuple[_Made, ...]) -> tuple[_Made, ...]:
         match item:
             case KubernetesService():
                 service = self._known_service(from_kubernetes(item, domain=self._domain))
@@ -263,6 +263,7 @@ class Assembler:
                     slices=self._groups.slices_of(meta.namespace, meta.name),
                     endpoints=self._groups.endpoints_of(meta.namespace, meta.name),
                     world=self._world,
+                    previous=old[0].found if old else NOTHING,
                 )
                 return (_Made(service, self._known_endpoints(service.host, found)),)
             case ServiceEntry():
@@ -301,7 +302,7 @@ class Assembler:
     def _note_pods(self, unit: ObjectRef, group: tuple[_Made, ...]) -> None:
         users = self._groups.users_of_pod
         before = self._pods_used.pop(unit, frozenset())
-        after = frozenset(key for made in group for key in made.found.pods)
+        after = frozenset().union(*(made.found.pods for made in group))
         for key in before - after:
             users[key].discard(unit)
             if not users[key]:

@@ -8,6 +8,7 @@ down is no endpoint any more but still has its inbound listeners (`Found.targets
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from operator import is_
 from typing import Final, NamedTuple
 
 from controlplane.model.base import NO_LABELS, FrozenDict, Labels
@@ -63,12 +64,41 @@ class Targets(NamedTuple):
     addresses: tuple[str, ...]
 
 
+class Part(NamedTuple):
+    """What one EndpointSlice adds to a service, beside everything that it was made of."""
+
+    slice: EndpointSlice
+    service: Service
+    publish_not_ready: bool
+    pods: Mapping[tuple[str, str], Pod | None]
+    nodes: Mapping[str, Node | None]
+    found: Mapping[str, Mapping[tuple[str, int], Endpoint]]
+    targets: Mapping[str, tuple[ServiceTarget, ...]]
+
+    def holds(
+        self, entry: EndpointSlice, service: Service, world: World, *, publish_not_ready: bool
+    ) -> bool:
+        """Whether it would be made the same again: of the very same objects."""
+        return (
+            self.slice is entry
+            and self.service is service
+            and self.publish_not_ready is publish_not_ready
+            and all(map(is_, map(world.pods.get, self.pods), self.pods.values()))
+            and all(map(is_, map(world.nodes.get, self.nodes), self.nodes.values()))
+        )
+
+
 class Found(NamedTuple):
-    """The endpoints of a service, who of the workloads they concern, and which pods were used."""
+    """The endpoints of a service, who of the workloads they concern, and which pods were used.
+
+    `parts` are kept by name of the slice when there are several: a change of one then leaves the
+    work for the others alone.
+    """
 
     endpoints: ServiceEndpoints = NO_ENDPOINTS
     targets: tuple[Targets, ...] = ()
     pods: frozenset[tuple[str, str]] = frozenset()
+    parts: Mapping[str, Part] = FrozenDict()
 
 
 NOTHING: Final = Found()
@@ -91,9 +121,35 @@ class _Collector:
         self.found: dict[str, dict[tuple[str, int], Endpoint]] = {name: {} for name in self.ports}
         self.targets: dict[str, tuple[ServiceTarget, ...]] = {}
         self._alone: dict[tuple[str, int], tuple[ServiceTarget]] = {}
-        self.pods: set[tuple[str, str]] = set()
+        self.pods: dict[tuple[str, str], Pod | None] = {}
+        self.nodes: dict[str, Node | None] = {}
         self.drains = PERSISTENT_SESSION in service.labels
         self._workloads: dict[tuple[str, str, str], Workload] = {}
+
+    def part(self) -> _Collector:
+        """Return a collector for a part of the same service, which shares what is equal."""
+        made = _Collector(self.service, self.world)
+        made._alone, made._workloads = self._alone, self._workloads
+        return made
+
+    def merge(self, part: Part) -> None:
+        """Take everything that a part has."""
+        self.pods.update(part.pods)
+        for name, more in part.found.items():
+            known = self.found[name]
+            if known.keys().isdisjoint(more):
+                known.update(more)
+                continue
+            for key, made in more.items():
+                before = known.get(key)
+                if before is None or _rank(made) < _rank(before):
+                    known[key] = made
+        if self.targets.keys().isdisjoint(part.targets):
+            self.targets.update(part.targets)
+            return
+        for address, targets in part.targets.items():
+            others = self.targets.get(address, ())
+            self.targets[address] = tuple(sorted({*others, *targets})) if others else targets
 
     def add(
         self,
@@ -135,24 +191,30 @@ class _Collector:
         """Return the workload behind an endpoint, from its pod when that is known."""
         if target is not None and target.kind == "Pod":
             key = (target.namespace or namespace, target.name)
-            self.pods.add(key)
             pod = self.world.pods.get(key)
+            self.pods[key] = pod
             if pod is not None:
                 return pod_workload(
                     pod,
-                    self.world.nodes.get(pod.spec.node_name or node),
+                    self._node(pod.spec.node_name or node),
                     zone=zone,
                     cluster=self.world.cluster,
                 )
         shared = (namespace, node, zone)
+        place = self._node(node)
         made = self._workloads.get(shared)
         if made is None:
-            locality = place_locality(self.world.nodes.get(node), zone)
+            locality = place_locality(place, zone)
             made = Workload(
                 namespace=namespace, node=node, locality=locality, cluster=self.world.cluster
             )
             self._workloads[shared] = made
         return made
+
+    def _node(self, name: str) -> Node | None:
+        found = self.world.nodes.get(name)
+        self.nodes[name] = found
+        return found
 
     def _target(self, port: ServicePort, number: int) -> tuple[ServiceTarget]:
         """Return the target of a port, one object for all endpoints of the service."""
@@ -163,7 +225,7 @@ class _Collector:
             self._alone[key] = found
         return found
 
-    def result(self) -> Found:
+    def result(self, parts: Mapping[str, Part] | None = None) -> Found:
         """Return everything in its fixed order."""
         by_port = FrozenDict(
             (name, tuple(known[key] for key in sorted(known)))
@@ -177,6 +239,7 @@ class _Collector:
             ServiceEndpoints(by_port=by_port) if by_port else NO_ENDPOINTS,
             tuple(Targets(targets, tuple(found)) for targets, found in groups.items()),
             frozenset(self.pods),
+            parts or FrozenDict(),
         )
 
 
@@ -192,19 +255,21 @@ def kubernetes_endpoints(
     slices: Iterable[EndpointSlice],
     endpoints: Endpoints | None,
     world: World,
+    previous: Found = NOTHING,
 ) -> Found:
     """Return the endpoints of a Kubernetes Service.
 
     EndpointSlices count alone when there is one, then Endpoints, then what the selector
-    matches (pods and WorkloadEntries).
+    matches (pods and WorkloadEntries). `previous` is what was found last time.
     """
     if service.alias_of is not None:
         return NOTHING
     collector = _Collector(service, world)
     relevant = [entry for entry in slices if entry.address_type != "FQDN"]
+    if len(relevant) > 1:
+        return _from_slices(relevant, item, collector, previous)
     if relevant:
-        for entry in relevant:
-            _from_slice(entry, item, collector)
+        _from_slice(relevant[0], item, collector)
     elif endpoints is not None:
         _from_endpoints(endpoints, item, collector)
     elif service.selector:
@@ -212,6 +277,27 @@ def kubernetes_endpoints(
     else:
         return NOTHING
     return collector.result()
+
+
+def _from_slices(
+    slices: Iterable[EndpointSlice],
+    item: KubernetesService,
+    collector: _Collector,
+    previous: Found,
+) -> Found:
+    parts: dict[str, Part] = {}
+    always = item.spec.publish_not_ready_addresses
+    service, world = collector.service, collector.world
+    for entry in slices:
+        name = entry.metadata.name
+        part = previous.parts.get(name)
+        if part is None or not part.holds(entry, service, world, publish_not_ready=always):
+            alone = collector.part()
+            _from_slice(entry, item, alone)
+            part = Part(entry, service, always, alone.pods, alone.nodes, alone.found, alone.targets)
+        collector.merge(part)
+        parts[name] = part
+    return collector.result(parts)
 
 
 def _from_slice(entry: EndpointSlice, item: KubernetesService, collector: _Collector) -> None:
