@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from controlplane.leader.assess import WITH_STATUS
+from controlplane.model.kinds import NETWORKING
 
 
 class Rule(NamedTuple):
@@ -26,6 +27,8 @@ _WEBHOOKS: Final = ("mutatingwebhookconfigurations", "validatingwebhookconfigura
 RULES: Final = (
     Rule("coordination.k8s.io", "leases", frozenset({"get", "create", "patch"}), True),
     Rule("", "secrets", frozenset({"get", "create", "patch"}), True),
+    # The probe of `/validate` offers a Gateway that is never stored.
+    Rule(NETWORKING, "gateways", frozenset({"create"}), True),
     *(
         Rule("admissionregistration.k8s.io", resource, frozenset({"list", "patch"}), False)
         for resource in _WEBHOOKS

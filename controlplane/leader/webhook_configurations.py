@@ -24,6 +24,7 @@ from controlplane.kubernetes.errors import (
 from controlplane.kubernetes.paths import Resource
 from controlplane.leader.answers import read_answer
 from controlplane.leader.metrics import LeaderMetrics
+from controlplane.leader.webhook_probe import Probe
 
 _GROUP: Final = "admissionregistration.k8s.io"
 MUTATING: Final = Resource(_GROUP, "v1", "mutatingwebhookconfigurations")
@@ -99,16 +100,18 @@ class Configurations:
         self._client: Final = client
         self._ours: Final = Ours(namespace=namespace, services=service_names(revision))
         self._query: Final = {"labelSelector": f"{REVISION_LABEL}={revision or 'default'}"}
+        self._probe: Final = Probe(client, namespace=namespace, revision=revision)
         self._metrics: Final = metrics
         self._reported: dict[str, str] = {}
 
-    async def publish(self, bundle: bytes, *, fail: bool = False) -> bool:
+    async def publish(self, bundle: bytes) -> bool:
         """Let all our webhooks trust `bundle`; return whether all of them do now.
 
-        `fail` is for the validating ones.
+        The validating ones begin with `failurePolicy: Ignore`, because nobody could apply
+        anything before they answer. As soon as they do, they get `Fail`.
         """
         done = True
-        for resource, failing in ((MUTATING, False), (VALIDATING, fail)):
+        for resource in (MUTATING, VALIDATING):
             try:
                 items = await self._list(resource)
                 self._reported.pop(resource.plural, None)
@@ -117,7 +120,11 @@ class Configurations:
                 done = False
                 continue
             for item in items:
-                patch = patch_of(item, self._ours, bundle, fail=failing)
+                patch = patch_of(item, self._ours, bundle)
+                if patch is None and resource is VALIDATING:
+                    patch = patch_of(item, self._ours, bundle, fail=True)
+                    if patch is not None and not await self._probe.answers():
+                        continue
                 if patch is not None:
                     done = await self._patch(resource, item["metadata"]["name"], patch) and done
         return done

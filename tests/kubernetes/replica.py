@@ -69,14 +69,19 @@ class Replica:
 
 @contextlib.contextmanager
 def running_replica(
-    cluster: Cluster, directory: Path, name: str, *flags: str, root_namespace: str
+    cluster: Cluster,
+    directory: Path,
+    name: str,
+    *flags: str,
+    root_namespace: str,
+    https_host: str = "127.0.0.1",
 ) -> Iterator[Replica]:
     """Run a replica whose pod has that name; it is gone at the end of the block."""
     command = [sys.executable, "-m", "controlplane", "serve", "--log-format", "json"]
     command += ["--kubeconfig", str(cluster.kubeconfig), "--root-namespace", root_namespace]
     command += ["--secure-grpc-addr", "", "--monitoring-addr", ""]
-    for listener in ("grpc", "http", "https"):
-        command += [f"--{listener}-addr", "127.0.0.1:0"]
+    for listener, host in (("grpc", "127.0.0.1"), ("http", "127.0.0.1"), ("https", https_host)):
+        command += [f"--{listener}-addr", f"{host}:0"]
     path = directory / f"{name}.log"
     with path.open("wb") as log:
         process = subprocess.Popen(

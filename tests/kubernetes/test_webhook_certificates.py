@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import socket
 import ssl
@@ -17,6 +18,7 @@ from cryptography import x509
 
 from controlplane.inject.certificate import AUTHORITY_LIFE, LIFE, Authority, now, serving_names
 from controlplane.leader.shared_certificate import OVERLAP, Shared, to_data
+from controlplane.leader.webhooks import EVERY
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.replica import PATIENCE, Replica, running_replica
 
@@ -39,49 +41,90 @@ def until(condition: Callable[[], Any], what: str) -> Any:
     return found
 
 
-def service(namespace: str) -> dict[str, Any]:
-    """The Service by which the API server reaches a process on this machine."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "istiod", "namespace": namespace},
-        "spec": {"type": "ExternalName", "externalName": "localhost"},
-    }
+def own_address() -> str:
+    """An address of this machine that an EndpointSlice may hold, which loopback's may not be.
+
+    What is sent to it does not leave the machine.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("198.51.100.1", 9))  # sends nothing: it only looks for a route
+        except OSError:
+            pytest.skip("this machine has no address beside loopback")
+        return str(probe.getsockname()[0])
 
 
-def injector(namespace: str, port: int) -> dict[str, Any]:
-    """The configuration of the injector as a chart has it: without an authority."""
+def service(namespace: str, address: str, port: int) -> list[dict[str, Any]]:
+    """The Service of the webhooks, whose endpoint is a process on this machine."""
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "istiod", "namespace": namespace},
+            "spec": {"ports": [{"name": "https-webhook", "port": 443}]},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": "istiod",
+                "namespace": namespace,
+                "labels": {"kubernetes.io/service-name": "istiod"},
+            },
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+            "ports": [{"name": "https-webhook", "port": port}],
+        },
+    ]
+
+
+def configuration(kind: str, namespace: str, path: str, webhook: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as a chart has it: without an authority."""
+    service = {"namespace": namespace, "name": "istiod", "path": path}
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": f"injector-{namespace}", "labels": {"istio.io/rev": "default"}},
+        "kind": kind,
+        "metadata": {"name": f"test-{namespace}", "labels": {"istio.io/rev": "default"}},
         "webhooks": [
             {
-                "name": "namespace.sidecar-injector.istio.io",
-                "clientConfig": {
-                    "service": {
-                        "namespace": namespace,
-                        "name": "istiod",
-                        "path": "/inject",
-                        "port": port,
-                    }
-                },
-                "rules": [
-                    {
-                        "operations": ["CREATE"],
-                        "apiGroups": [""],
-                        "apiVersions": ["v1"],
-                        "resources": ["pods"],
-                    }
-                ],
-                "failurePolicy": "Fail",
+                "clientConfig": {"service": service},
                 "sideEffects": "None",
                 "admissionReviewVersions": ["v1"],
                 "timeoutSeconds": 5,
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
             }
+            | webhook
         ],
     }
+
+
+def rule(group: str, resource: str) -> dict[str, Any]:
+    return {
+        "operations": ["CREATE"],
+        "apiGroups": [group],
+        "apiVersions": ["*"],
+        "resources": [resource],
+    }
+
+
+def injector(namespace: str) -> dict[str, Any]:
+    """The injector, without which no pod is created."""
+    webhook = {
+        "name": "namespace.sidecar-injector.istio.io",
+        "failurePolicy": "Fail",
+        "rules": [rule("", "pods")],
+    }
+    return configuration("MutatingWebhookConfiguration", namespace, "/inject", webhook)
+
+
+def validator(namespace: str) -> dict[str, Any]:
+    """The validation, which begins with being ignored when it does not answer."""
+    webhook = {
+        "name": "rev.validation.istio.io",
+        "failurePolicy": "Ignore",
+        "rules": [rule("networking.istio.io", "*")],
+    }
+    return configuration("ValidatingWebhookConfiguration", namespace, "/validate", webhook)
 
 
 class Clock:
@@ -97,11 +140,32 @@ class Clock:
 class Mesh:
     """One root namespace, which is also the one with the pods."""
 
-    def __init__(self, cluster: Cluster, namespace: str, replica: Replica) -> None:
+    replica: Replica  # the one that the API server asks
+
+    def __init__(self, cluster: Cluster, namespace: str, address: str) -> None:
         self.cluster = cluster
         self.namespace = namespace
-        self.replica = replica
+        self._address = address
         self._numbers = iter(range(1000))
+
+    @contextlib.contextmanager
+    def replicate(self, directory: Path, name: str) -> Iterator[None]:
+        """Run a replica, and let it be the one that the API server asks."""
+        with running_replica(
+            self.cluster,
+            directory,
+            name,
+            *TIMING,
+            root_namespace=self.namespace,
+            https_host=self._address,
+        ) as self.replica:
+            self.replica.wait_for("app.snapshot")
+            self.answers_at(self.replica.port("https"))
+            yield
+
+    def answers_at(self, port: int) -> None:
+        """Let the webhooks' Service lead to a port of this machine."""
+        self.cluster.apply(*service(self.namespace, self._address, port))
 
     def inject(self) -> bool:
         """Try to create a pod; return whether it was injected, False when it was refused."""
@@ -135,7 +199,7 @@ class Mesh:
     def bundle(self) -> str:
         """The authority that the API server trusts, as the configuration has it."""
         found = self.cluster.kubectl(
-            "get", "mutatingwebhookconfiguration", f"injector-{self.namespace}", "-o", "json"
+            "get", "mutatingwebhookconfiguration", f"test-{self.namespace}", "-o", "json"
         )
         client = json.loads(found.stdout)["webhooks"][0]["clientConfig"]
         return str(client.get("caBundle", ""))
@@ -153,7 +217,7 @@ class Mesh:
     def is_signed_by(self, authority: Authority) -> bool:
         """Whether the replica serves with a certificate of that authority."""
         context = ssl.create_default_context(cadata=authority.certificate.decode())
-        address = ("127.0.0.1", self.replica.port("https"))
+        address = (self._address, self.replica.port("https"))
         name = f"istiod.{self.namespace}.svc"
         try:
             with (
@@ -169,17 +233,13 @@ class Mesh:
 def mesh(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[Mesh]:
     """A replica whose injector the API server asks for every pod of the namespace."""
     cluster.kubectl("label", "namespace", namespace, "istio-injection=enabled")
-    cluster.apply(service(namespace))
-    with running_replica(
-        cluster, tmp_path, "istiod-1", *TIMING, root_namespace=namespace
-    ) as replica:
-        mesh = Mesh(cluster, namespace, replica)
-        replica.wait_for("app.snapshot")
-        cluster.apply(injector(namespace, replica.port("https")))
+    mesh = Mesh(cluster, namespace, own_address())
+    with mesh.replicate(tmp_path, "istiod-1"):
+        cluster.apply(injector(namespace))
         try:
             yield mesh
         finally:
-            cluster.kubectl("delete", "mutatingwebhookconfiguration", f"injector-{namespace}")
+            cluster.kubectl("delete", "mutatingwebhookconfiguration", f"test-{namespace}")
 
 
 def test_pods_are_injected_whatever_happens_to_secret_and_configuration(
@@ -196,20 +256,16 @@ def test_pods_are_injected_whatever_happens_to_secret_and_configuration(
     assert after["data"] == before["data"], "nothing that trusts it has to change"
     assert mesh.inject()
 
-    mesh.cluster.apply(injector(mesh.namespace, mesh.replica.port("https")))
     mesh.cluster.kubectl(
-        "patch", "mutatingwebhookconfiguration", f"injector-{mesh.namespace}", "--type=json",
+        "patch", "mutatingwebhookconfiguration", f"test-{mesh.namespace}", "--type=json",
         "-p", '[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]',
     )  # fmt: skip
     until(mesh.bundle, "the configuration is mended")
     until(mesh.inject, "the API server trusts the webhook again")
 
-    with running_replica(
-        mesh.cluster, tmp_path, "istiod-2", *TIMING, root_namespace=mesh.namespace
-    ) as other:
-        other.wait_for("app.snapshot")
-        mesh.replica.end()
-        mesh.cluster.apply(injector(mesh.namespace, other.port("https")))
+    first = mesh.replica
+    with mesh.replicate(tmp_path, "istiod-2"):
+        first.end()
         until(mesh.inject, "another replica has the same certificate")
         assert mesh.secret()["data"] == before["data"]
 
@@ -252,3 +308,33 @@ def test_a_secret_that_somebody_spoilt_is_replaced_by_what_is_served(mesh: Mesh)
     mesh.replica.wait_for("webhooks.secret_unusable")
     until(lambda: mesh.secret()["data"] == good, "the Secret is mended")
     assert mesh.inject()
+
+
+@pytest.mark.usefixtures("istio_crds")
+def test_validation_is_enforced_as_soon_as_it_answers(mesh: Mesh) -> None:
+    name = f"test-{mesh.namespace}"
+
+    def policy() -> str:
+        return mesh.cluster.kubectl(
+            "get", "validatingwebhookconfiguration", name,
+            "-o", "jsonpath={.webhooks[0].failurePolicy}",
+        ).stdout  # fmt: skip
+
+    def trusted() -> str:
+        return mesh.cluster.kubectl(
+            "get", "validatingwebhookconfiguration", name,
+            "-o", "jsonpath={.webhooks[0].clientConfig.caBundle}",
+        ).stdout  # fmt: skip
+
+    mesh.answers_at(1)
+    mesh.cluster.apply(validator(mesh.namespace))
+    try:
+        until(trusted, "the authority is published")
+        time.sleep(2 * EVERY)
+        assert policy() == "Ignore", "a webhook that does not answer must not stop everybody"
+        mesh.answers_at(mesh.replica.port("https"))
+        until(lambda: policy() == "Fail", "the webhook is enforced")
+        found = mesh.cluster.kubectl("get", "gateway.networking.istio.io", "-A", "-o", "name")
+        assert "probe" not in found.stdout
+    finally:
+        mesh.cluster.kubectl("delete", "validatingwebhookconfiguration", name)
