@@ -1,18 +1,26 @@
 """Which kinds an API server serves, in which versions.
 
 One request when the server knows aggregated discovery (since 1.27), else two for each group.
-The rule that is easy to break: a group that cannot be asked now is not a group that is gone.
+The rules that are easy to break: a group that cannot be asked now is not a group that is gone,
+and a server that starts does not know its CustomResourceDefinitions yet.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
 import msgspec
 
 from controlplane.kubernetes.client import Client
-from controlplane.kubernetes.errors import InvalidError, NotFoundError, UnavailableError
+from controlplane.kubernetes.errors import (
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    UnauthorizedError,
+    UnavailableError,
+)
 
 Served = Mapping[str, Mapping[str, frozenset[str]]]
 """By group the versions that are served, by version the plurals of its kinds."""
@@ -60,6 +68,7 @@ async def discover(client: Client, groups: Iterable[str]) -> Served:
 
     Raises KubernetesError when it cannot be found out completely.
     """
+    await _ready(client)
     wanted = frozenset(groups)
     try:
         found = _decode(await client.request("GET", "/apis", accept=_AGGREGATED), _Aggregated)
@@ -77,6 +86,16 @@ async def discover(client: Client, groups: Iterable[str]) -> Served:
         if versions:
             served[group] = versions
     return served
+
+
+async def _ready(client: Client) -> None:
+    """Raise UnavailableError while the server starts: it answers, and leaves groups out.
+
+    By default everybody may ask (ClusterRole system:public-info-viewer); without an answer the
+    server counts as ready.
+    """
+    with contextlib.suppress(ForbiddenError, InvalidError, NotFoundError, UnauthorizedError):
+        await client.request("GET", "/readyz")
 
 
 def _versions(group: _Group) -> Mapping[str, frozenset[str]]:

@@ -272,12 +272,25 @@ async def test_discovery_is_one_request_where_the_server_aggregates() -> None:
 
     async def answer(request: web.Request) -> web.Response:
         seen.append(request.path)
+        if request.path == "/readyz":
+            return status(403, "not for everybody")
         assert "g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList" in request.headers["Accept"]
         return web.json_response(AGGREGATED)
 
     async with serving(answer) as url, Client(PlainAccess(url)) as client:
         assert await discover(client, GROUPS) == SERVED
-    assert seen == ["/apis"]
+    assert seen == ["/readyz", "/apis"]
+
+
+async def test_a_server_that_starts_is_not_asked_which_kinds_it_has() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/readyz":
+            return web.Response(status=500, text="[-]poststarthook/crd-informer-synced failed")
+        return web.json_response({**AGGREGATED, "items": []})
+
+    async with serving(answer) as url, Client(PlainAccess(url)) as client:
+        with pytest.raises(UnavailableError, match="crd-informer-synced"):
+            await discover(client, GROUPS)
 
 
 @pytest.mark.parametrize("refuses", [False, True])
