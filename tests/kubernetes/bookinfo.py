@@ -28,7 +28,8 @@ from tests.kubernetes.pod_worker import PodWorker
 
 GATEWAY: Final = "istio-ingressgateway"
 _PATIENCE: Final = 40.0
-_CALLERS: Final = 4
+_CALLERS: Final = 3
+_PAUSE: Final = 0.03
 _PLATFORM: Final = bookinfo_directory() / "platform"
 _NETWORKING: Final = bookinfo_directory() / "networking"
 
@@ -168,7 +169,7 @@ class KubernetesBookinfo:
                         ] += 1
                 except (aiohttp.ClientError, TimeoutError) as error:
                     seen[repr(error)] += 1
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(_PAUSE)
 
         visitors = [asyncio.create_task(visit()) for _ in range(_CALLERS)]
         try:

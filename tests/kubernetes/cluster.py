@@ -29,7 +29,7 @@ from controlplane.agent.processes import namespace_prefix
 from controlplane.demo.visitor import Visitor
 from tests.envoy.harness import free_ports
 from tests.kubernetes.binaries import Binaries, missing_controller_manager
-from tests.kubernetes.certificates import Certificates, Pair, kubeconfig
+from tests.kubernetes.certificates import Certificates, kubeconfig
 
 _HOST: Final = "127.0.0.1"
 _PATIENCE: Final = 90.0  # seconds; four is usual on an idle machine
@@ -179,10 +179,6 @@ class Cluster:
         path = self._directory / f"{user.replace(':', '-')}.kubeconfig"
         path.write_text(kubeconfig(self.url, self._certificates.authority, user, pair))
         return path
-
-    def server_certificate(self, name: str, *hosts: str) -> Pair:
-        """Return a certificate for another server, from the same authority."""
-        return self._certificates.server(name, *hosts)
 
     def kubectl(
         self,

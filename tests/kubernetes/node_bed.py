@@ -8,13 +8,12 @@ forwarder of its own event loop, so whatever waits for kubectl waits in a thread
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import json
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,18 +33,13 @@ from controlplane.demo.visitor import Visitor
 from tests.envoy.harness import eventually
 from tests.kubernetes.binaries import find_binaries, missing_binaries
 from tests.kubernetes.cluster import Cluster, running_cluster
+from tests.kubernetes.installation import installation, mesh_config
 from tests.kubernetes.kubelet import Kubelet, run_kubelet
 from tests.kubernetes.pod_worker import PodWorker
 
 XDS: Final = SocketAddress(host=NODE_ADDRESS, port=15010)
 HTTP: Final = SocketAddress(host=LOOPBACK, port=8080)
-_SYSTEM: Final = "istio-system"
-MESH: Final = {
-    "defaultConfig": {
-        "discoveryAddress": str(XDS),  # the node has neither a DNS server nor a kube-proxy
-        "proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "true"},
-    }
-}
+MESH_FILE: Final = "mesh.yaml"
 
 
 class NodeBed:
@@ -94,12 +88,10 @@ class NodeBed:
             [
                 *(sys.executable, "-m", "controlplane", "serve"),
                 *("--kubernetes", "--kubeconfig", str(self.cluster.kubeconfig)),
-                *("--mesh-config", str(self.directory / "mesh.yaml")),
+                *("--mesh-config", str(self.directory / MESH_FILE)),
                 *("--grpc-addr", str(XDS), "--secure-grpc-addr", ""),
                 *("--http-addr", str(HTTP), "--monitoring-addr", f"{LOOPBACK}:15014"),
                 *("--https-addr", ":15017"),
-                *("--tls-cert-file", str(self.directory / "webhook.crt")),
-                *("--tls-key-file", str(self.directory / "webhook.key")),
             ],
             log=self.directory / "controlplane.log",
             network_namespace=self._network.node,
@@ -108,18 +100,32 @@ class NodeBed:
 
     async def control_plane_ready(self) -> None:
         """Wait until the control plane is ready."""
+        await eventually(self.is_control_plane_ready, bool, what="a ready control plane")
+
+    async def is_control_plane_ready(self) -> bool:
+        """Whether the control plane says so; raises ClientError when it does not answer."""
+        assert self.control_plane is not None
+        assert self.control_plane.returncode is None, self.control_plane.tail(lines=20)
         if self._http is None:
             self._http = await self.forward(HTTP)
         url = f"http://{self._http}/ready"
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            return answer.status == 200
 
-            async def look() -> int:
-                assert self.control_plane is not None
-                assert self.control_plane.returncode is None, self.control_plane.tail(lines=20)
-                async with session.get(url) as answer:
-                    return answer.status
+    async def webhooks_trusted(self) -> None:
+        """Wait until the control plane has said by whom the API server trusts its webhooks."""
 
-            await eventually(look, lambda status: status == 200, what="a ready control plane")
+        async def look() -> list[str]:
+            return [
+                webhook["name"]
+                for item in await self.objects(
+                    "mutatingwebhookconfigurations,validatingwebhookconfigurations"
+                )
+                for webhook in item["webhooks"]
+                if "caBundle" not in webhook["clientConfig"]
+            ]
+
+        await eventually(look, lambda names: not names, what="webhooks with an authority")
 
     async def forward(self, target: SocketAddress) -> SocketAddress:
         """A port of this machine that leads to an address which the node reaches."""
@@ -170,88 +176,10 @@ async def node_bed(*, control_plane: bool = True) -> AsyncIterator[NodeBed]:
             stack=stack,
         )
         if control_plane:
-            await _install(bed)
+            (directory / MESH_FILE).write_text(yaml.safe_dump(mesh_config(XDS)))
+            await bed.kubectl("apply", "--server-side", "-f", "-", stdin=as_yaml(definitions()))
+            await bed.apply(*installation(NODE_ADDRESS))
             await bed.start_control_plane()
             await bed.control_plane_ready()
+            await bed.webhooks_trusted()
         yield bed
-
-
-async def _install(bed: NodeBed) -> None:
-    """What an installation of the control plane brings, but itself."""
-    (bed.directory / "mesh.yaml").write_text(yaml.safe_dump(MESH))
-    await bed.kubectl("apply", "--server-side", "-f", "-", stdin=as_yaml(definitions()))
-    pair = bed.cluster.server_certificate("webhook", f"istiod.{_SYSTEM}.svc")
-    for file, name in ((pair.certificate, "webhook.crt"), (pair.key, "webhook.key")):
-        (bed.directory / name).write_bytes(file.read_bytes())
-    await bed.apply(*_objects(bed.cluster.certificate_authority.read_bytes()))
-
-
-def _objects(authority: bytes) -> Sequence[dict[str, Any]]:
-    labels = {"istio-injection": "enabled"}
-    client = {
-        "service": {"name": "istiod", "namespace": _SYSTEM, "path": "/inject", "port": 443},
-        "caBundle": base64.b64encode(authority).decode(),
-    }
-    webhook = {
-        "clientConfig": client,
-        "rules": [
-            {
-                "operations": ["CREATE"],
-                "apiGroups": [""],
-                "apiVersions": ["v1"],
-                "resources": ["pods"],
-            }
-        ],
-        "failurePolicy": "Fail",
-        "sideEffects": "None",
-        "admissionReviewVersions": ["v1"],
-        "reinvocationPolicy": "Never",
-    }
-    by_namespace = {"matchLabels": labels}
-    by_object = {"matchLabels": {"sidecar.istio.io/inject": "true"}}
-    return (
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _SYSTEM}},
-        {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": "default", "labels": labels},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "istiod", "namespace": _SYSTEM},
-            "spec": {"ports": [{"name": "https-webhook", "port": 443, "targetPort": 15017}]},
-        },
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "name": "istiod",
-                "namespace": _SYSTEM,
-                "labels": {"kubernetes.io/service-name": "istiod"},
-            },
-            "addressType": "IPv4",
-            "ports": [{"name": "https-webhook", "port": 15017}],
-            "endpoints": [{"addresses": [NODE_ADDRESS], "conditions": {"ready": True}}],
-        },
-        {
-            "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "MutatingWebhookConfiguration",
-            "metadata": {"name": "istio-sidecar-injector"},
-            "webhooks": [
-                {
-                    **webhook,
-                    "name": "namespace.sidecar-injector.istio.io",
-                    "namespaceSelector": by_namespace,
-                },
-                {
-                    **webhook,
-                    "name": "object.sidecar-injector.istio.io",
-                    "objectSelector": by_object,
-                    "namespaceSelector": {
-                        "matchExpressions": [{"key": "istio-injection", "operator": "DoesNotExist"}]
-                    },
-                },
-            ],
-        },
-    )

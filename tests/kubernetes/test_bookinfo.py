@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Final
 
 import pytest
 import pytest_asyncio
+import yaml
 
 from controlplane.demo.exercises import EXERCISES, judge
+from controlplane.translate.resources import ResourceType
+from tests.envoy.harness import eventually
 from tests.kubernetes.bookinfo import KubernetesBookinfo
-from tests.kubernetes.node_bed import node_bed
+from tests.kubernetes.node_bed import MESH_FILE, XDS, node_bed
+from tests.kubernetes.wire import node_of, rendered, served
 
 pytestmark = [
     pytest.mark.kubernetes,
@@ -22,6 +29,15 @@ pytestmark = [
 
 # It takes six seconds, which other tests spend as well.
 SLOW: Final = "delay of 7 s"
+ROUNDS: Final = int(os.environ.get("PYLOT_SOAK") or 1)
+UPDATES: Final = (
+    r"^listener_manager\.listener_(added|modified|removed|in_place_updated)$"
+    r"|^cluster_manager\.cluster_(added|modified|removed)$|\.rds\..*\.config_reload$"
+)
+KINDS: Final = (
+    *("namespaces", "nodes", "pods", "services", "endpointslices"),
+    *("destinationrules", "gateways.networking.istio.io", "virtualservices"),
+)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -43,3 +59,85 @@ async def test_the_exercises_hold_and_nothing_is_rejected(mesh: KubernetesBookin
             assert good, f"{exercise.title}: {seen}"
     await mesh.apply()
     await mesh.settled()
+
+
+async def test_scaling_and_rolling_under_load_fails_no_request(mesh: KubernetesBookinfo) -> None:
+    kubectl = mesh.bed.kubectl
+    async with mesh.load() as seen:
+        for _ in range(ROUNDS):
+            await kubectl("scale", "deployment/reviews-v1", "--replicas=3")
+            await mesh.rolled("deployment/reviews-v1")
+            await mesh.follow_endpoints("reviews")
+            name = mesh.workers(app="reviews")[-1].pod["metadata"]["name"]
+            await kubectl("delete", "pod", name, "--wait=false")
+            await mesh.rolled("deployment/reviews-v1")
+            await kubectl("scale", "deployment/reviews-v1", "--replicas=1")
+            for application in ("details", "productpage"):
+                await kubectl("rollout", "restart", f"deployment/{application}-v1")
+            for application in ("details", "productpage"):
+                await mesh.rolled(f"deployment/{application}-v1")
+            for application in ("reviews", "details", "productpage"):
+                await mesh.follow_endpoints(application)
+    assert set(seen) == {"good"}, seen
+    assert seen["good"] > 50 * ROUNDS
+    await mesh.settled()
+
+
+async def test_traffic_outlives_the_control_plane_and_the_api_server(
+    mesh: KubernetesBookinfo,
+) -> None:
+    bed = mesh.bed
+    await mesh.apply(reviews="reviews-v3")
+    before = await updates(mesh)
+    async with mesh.load() as seen:
+        assert bed.control_plane is not None
+        await bed.control_plane.kill()
+        bed.cluster.stop_api_server(kill=True)
+        try:
+            await bed.start_control_plane()
+            # It answers, and has no state to be ready with.
+            await eventually(bed.is_control_plane_ready, lambda ready: not ready, what="an answer")
+            await calls(seen, 30)
+            assert not await bed.is_control_plane_ready()
+        finally:
+            await asyncio.to_thread(bed.cluster.start_api_server)
+        await bed.control_plane_ready()
+        await mesh.settled()
+        await calls(seen, 30)
+    assert set(seen) == {"good"}, seen
+    assert await updates(mesh) == before, "Envoys were sent something else"
+    await mesh.apply()
+    await mesh.settled()
+
+
+async def test_the_bytes_are_those_of_the_same_objects_as_files(
+    mesh: KubernetesBookinfo, tmp_path: Path
+) -> None:
+    await mesh.apply(reviews="reviews-90-10", ratings="ratings-test-delay")
+    text = await mesh.bed.kubectl("get", ",".join(KINDS), "--all-namespaces", "-o", "yaml")
+    objects = yaml.load(text, Loader=yaml.CSafeLoader)["items"]
+    (tmp_path / "all.yaml").write_text(yaml.dump_all(objects, Dumper=yaml.CSafeDumper))
+    address = str(await mesh.bed.forward(XDS))
+    for envoy in await mesh.envoys():
+        node = node_of(await envoy.admin.config_dump())
+        wanted = rendered(tmp_path, mesh.bed.directory / MESH_FILE, node)
+        names = {kind: sorted(wanted[kind]) for kind in (ResourceType.ENDPOINT, ResourceType.ROUTE)}
+        assert names[ResourceType.ENDPOINT]
+        assert names[ResourceType.ROUTE]
+        assert await served(address, node, names) == wanted, envoy.name
+    await mesh.apply()
+
+
+async def calls(seen: Mapping[str, int], more: int) -> None:
+    """Wait until as many more requests were answered."""
+    wanted = sum(seen.values()) + more
+
+    async def count() -> int:
+        return sum(seen.values())
+
+    await eventually(count, lambda number: number >= wanted, what=f"{more} more requests")
+
+
+async def updates(mesh: KubernetesBookinfo) -> dict[str, Mapping[str, int]]:
+    """How often each Envoy has changed a listener, a cluster or a route, by its name."""
+    return {envoy.name: await envoy.admin.stats(UPDATES) for envoy in await mesh.envoys()}
