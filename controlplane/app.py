@@ -79,6 +79,7 @@ class App:
         self._settings: Final = settings
         self._client: Final = client
         self._log: Final[Any] = structlog.get_logger("controlplane.app")
+        self._stopping = False
         self._metrics: Final = Metrics(version=__version__)
         self._generator: Final = Generator()
         self._duties: Final = self._cluster_duties()
@@ -211,6 +212,7 @@ class App:
                 if self._duties is not None:
                     tasks.append(group.create_task(self._duties.run()))
                 await stop.wait()
+                self._stopping = True  # Kubernetes sends nobody to a pod that is not ready
                 self._log.info("app.stopping", grace=self._settings.shutdown_duration.seconds)
                 for task in tasks:
                     task.cancel()
@@ -300,7 +302,8 @@ class App:
 
     def _readiness(self) -> Readiness:
         return Readiness(
-            ready=self._registry.ready,
+            ready=self._registry.ready and not self._stopping,
+            stopping=self._stopping,
             missing=self._registry.waiting_for,
             warnings=() if self._kubernetes is None else self._kubernetes.warnings,
         )

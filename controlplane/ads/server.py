@@ -30,6 +30,9 @@ ADMITTED_PER_SECOND: Final = 400.0
 # reconnecting is stretched each time, up to half a minute.
 PATIENCE: Final = 10.0
 
+_SPREAD: Final = 0.8
+"""The part of the time to stop in which streams are ended; the rest is for their last words."""
+_LONGEST_PAUSE: Final = 0.05  # seconds: a few streams do not need the whole time
 _SHUTTING_DOWN: Final = "the control plane is shutting down"
 
 
@@ -84,12 +87,22 @@ class AdsServer:
         self._pusher.defer = self._begin_pumping
         return ports
 
-    async def stop(self, grace: float) -> None:
-        """Refuse new streams, end the live ones, and return after at most `grace` seconds."""
+    async def stop(self, duration: float) -> None:
+        """Refuse new streams, end the live ones, and return after at most `duration` seconds.
+
+        They end one after the other, so that their clients do not all come to the other replicas
+        at the same moment.
+        """
         self._draining = True
-        for connection in tuple(self._connections):
-            connection.end(Status.UNAVAILABLE, _SHUTTING_DOWN)
-        await self._server.stop(grace)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        waiting = tuple(self._connections)
+        pause = min(_LONGEST_PAUSE, duration * _SPREAD / max(1, len(waiting)))
+        for number, connection in enumerate(waiting):
+            await asyncio.sleep(max(0.0, began + number * pause - loop.time()))
+            if connection in self._connections:
+                connection.end(Status.UNAVAILABLE, _SHUTTING_DOWN)
+        await self._server.stop(max(0.0, began + duration - loop.time()))
         self._pusher.defer = None
 
     def status(self) -> ServingStatus:

@@ -97,6 +97,9 @@ def serve(
     leader_elect_retry_period: Annotated[
         str, typer.Option(help="Time between two looks at the Lease.")
     ] = "2s",
+    shutdown_duration: Annotated[
+        str, typer.Option(help="After SIGTERM, the time in which open streams are ended.")
+    ] = "5s",
     debug_token_file: Annotated[
         Path | None,
         typer.Option(help="File with the bearer token that opens /debug to other machines."),
@@ -151,6 +154,7 @@ def serve(
         root_namespace=root_namespace,
         debounce_after=parse_duration(debounce_after, "--debounce-after"),
         debounce_max=parse_duration(debounce_max, "--debounce-max"),
+        shutdown_duration=parse_duration(shutdown_duration, "--shutdown-duration"),
         write_status=write_status,
         lease_duration=parse_duration(leader_elect_lease_duration, "--leader-elect-lease-duration"),
         renew_deadline=parse_duration(leader_elect_renew_deadline, "--leader-elect-renew-deadline"),

@@ -56,10 +56,11 @@ class Readiness:
     """Whether every source has delivered its first full state.
 
     `missing` names the sources that have not; `warnings` are shown in the body, such as a kind
-    that the API server forbids.
+    that the API server forbids. `stopping` says that it was ready and ends now.
     """
 
     ready: bool
+    stopping: bool = False
     missing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

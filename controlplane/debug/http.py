@@ -169,6 +169,8 @@ async def _ready(request: web.Request) -> web.Response:
     found = request.app[CONTEXT].ready()
     if found.ready:
         lines = ["ready"]
+    elif found.stopping:
+        lines = ["not ready: stopping"]
     else:
         missing = ", ".join(found.missing) or "the first snapshot"
         lines = [f"not ready: waiting for {missing}"]

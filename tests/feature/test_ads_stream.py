@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import grpc
 import pytest
 
 from controlplane.ads.types import CDS, EDS, LDS, RDS
 from controlplane.ads.wire import SOTW_METHOD
-from tests.feature.conversation import serving
+from tests.feature.conversation import SotwEnvoy, serving
 from tests.feature.world import World, cluster_name
 
 REVIEWS = cluster_name("reviews")
@@ -136,6 +137,35 @@ async def test_draining_ends_streams_with_unavailable() -> None:
         assert code is grpc.StatusCode.UNAVAILABLE
         await asyncio.wait_for(stopping, 3)
         assert mesh.pusher.stream_count() == 0
+
+
+async def test_draining_spreads_the_ends_of_streams_and_takes_no_new_ones() -> None:
+    """Their clients come to the other replicas one after the other."""
+    loop = asyncio.get_running_loop()
+    streams = 20
+    async with serving(WORLD) as mesh, contextlib.AsyncExitStack() as stack:
+        envoys = [await stack.enter_async_context(mesh.sotw()) for _ in range(streams)]
+        for envoy in envoys:
+            await envoy.asks_and_accepts(CDS)
+
+        async def ended(envoy: SotwEnvoy) -> float:
+            code, _ = await envoy.is_refused()
+            assert code is grpc.StatusCode.UNAVAILABLE
+            return loop.time()
+
+        waiting = [asyncio.ensure_future(ended(envoy)) for envoy in envoys]
+        began = loop.time()
+        stopping = asyncio.ensure_future(mesh.server.stop(2.0))
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert not all(one.done() for one in waiting), "all ended at once"
+        async with mesh.sotw() as late:
+            await late.asks(CDS)
+            assert (await late.is_refused())[0] is grpc.StatusCode.UNAVAILABLE
+        ends = sorted(await asyncio.gather(*waiting))
+        await asyncio.wait_for(stopping, 10)
+        # 20 streams take 50 ms each. A loaded machine may end some late, but none before its turn.
+        for number, end in enumerate(ends):
+            assert end - began >= number * 0.05 - 0.01, (number, [one - began for one in ends])
 
 
 async def test_g6_too_many_new_streams_are_refused_and_old_ones_served() -> None:

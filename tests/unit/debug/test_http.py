@@ -122,6 +122,9 @@ async def test_ready_says_what_is_missing_and_what_is_forbidden() -> None:
         assert "warning: nodes: forbidden" in text
     async with serving_at(http_app(context())) as caller:
         assert (await caller.get("/ready"))[:2] == (200, "ready\n")
+    ending = Readiness(ready=False, stopping=True)
+    async with serving_at(http_app(context(ready=ending))) as caller:
+        assert (await caller.get("/ready"))[:2] == (503, "not ready: stopping\n")
 
 
 async def test_monitoring_has_metrics_version_and_debug(serving: ServingStatus) -> None:
