@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES_OF_INSTALL := pyproject.toml setup.py constraints.txt $(wildcard protos/controlplane/protos/*.proto)
 
-.PHONY: demo test lint format bench soak kubernetes-assets clean help
+.PHONY: demo test lint format bench soak kubernetes-assets manifests clean help
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -32,8 +32,12 @@ bench: $(VENV)/.dev  ## Measure; prints tables and ratios
 soak: $(VENV)/.dev  ## The tests again with large counts and long runs
 	PYLOT_SOAK=20 $(BIN)/python -m pytest --timeout 3600 $(TEST_FLAGS)
 
-kubernetes-assets:  ## Build a real API server for the tests, once (needs Go)
+kubernetes-assets:  ## Build a real API server and helm for the tests, once (needs Go)
 	$(PYTHON) -m tests.kubernetes.binaries
+	$(PYTHON) -m tests.deploy.helm
+
+manifests: $(VENV)/.dev  ## Write what deploy/ keeps of generated text (needs helm or Go)
+	$(BIN)/python -m tests.deploy.helm --write
 
 clean:  ## Remove the virtual environment and all caches
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.deploy.helm import missing_helm
 from tests.kubernetes.binaries import missing_binaries, missing_controller_manager
 
 # An ordinary run tries the same examples every time, so that a red run says something about the
@@ -56,6 +57,7 @@ GROUPS = {
     "netns": functools.cache(_missing_netns),
     "kubernetes": functools.cache(missing_binaries),
     "controllers": functools.cache(missing_controller_manager),
+    "helm": functools.cache(missing_helm),
 }
 
 

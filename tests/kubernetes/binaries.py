@@ -8,14 +8,12 @@ kube-controller-manager, which may therefore come from the cache. Must not know 
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from tests.go_tools import build_missing, cache_directory
 
 MODULE: Final = Path(__file__).parent
 _PACKAGES: Final = {
@@ -74,51 +72,24 @@ def build() -> Binaries:
     found = find_binaries()
     if found is not None and found.controller_manager is not None:
         return found
-    if shutil.which("go") is None:
-        raise SystemExit("building kube-apiserver needs Go: the program `go` was not found")
-    directory = cache_directory()
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be building the same
-        wanted = {} if found is not None else dict(_PACKAGES)
-        wanted[_CONTROLLER_MANAGER] = f"k8s.io/kubernetes/cmd/{_CONTROLLER_MANAGER}"
-        for name, package in wanted.items():
-            if not os.access(directory / name, os.X_OK):
-                _build(package, directory / name)
+    wanted = {} if found is not None else dict(_PACKAGES)
+    wanted[_CONTROLLER_MANAGER] = f"k8s.io/kubernetes/cmd/{_CONTROLLER_MANAGER}"
+    build_missing(MODULE, _cache(), wanted, ldflags=_version_flags())
     built = find_binaries()
     assert built is not None
     return built
 
 
-def cache_directory() -> Path:
-    """Return where built programs are kept: one directory for each content of the Go module."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    content = (MODULE / "go.mod").read_bytes() + (MODULE / "go.sum").read_bytes()
-    return root / "pylot" / f"kubernetes-{hashlib.sha256(content).hexdigest()[:16]}"
+def _cache() -> Path:
+    return cache_directory(MODULE, "kubernetes")
 
 
 def _directories() -> list[Path]:
     assets = os.environ.get("KUBEBUILDER_ASSETS")
-    return [*([Path(assets)] if assets else []), cache_directory()]
+    return [*([Path(assets)] if assets else []), _cache()]
 
 
-def _build(package: str, target: Path) -> None:
-    print(f"building {target.name} ...", flush=True)
-    made = target.with_name(f".{target.name}.{os.getpid()}")
-    flags = ["-s", "-w", *_version_flags()]
-    try:
-        subprocess.run(
-            ["go", "build", "-mod=readonly", "-ldflags", " ".join(flags), "-o", made, package],
-            cwd=MODULE,
-            env={**os.environ, "GOFLAGS": "-buildvcs=false"},
-            check=True,
-        )
-        made.replace(target)
-    finally:
-        made.unlink(missing_ok=True)
-
-
-def _version_flags() -> list[str]:
+def _version_flags() -> tuple[str, ...]:
     """The version that the programs report: without it clients see `v0.0.0-master`."""
     found = re.search(
         r"^\s*(?:require )?k8s\.io/kubernetes v((\d+)\.(\d+)\.\d+)\b",
@@ -129,11 +100,11 @@ def _version_flags() -> list[str]:
         raise SystemExit("go.mod does not name a version of k8s.io/kubernetes")
     version, major, minor = found.groups()
     values = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
-    return [
+    return tuple(
         f"-X {owner}/version.{name}={value}"
         for owner in ("k8s.io/component-base", "k8s.io/client-go/pkg")
         for name, value in values.items()
-    ]
+    )
 
 
 if __name__ == "__main__":

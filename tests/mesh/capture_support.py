@@ -22,9 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeVar
 
-from controlplane.demo.namespaces import owned
-
-PREFIX: Final = owned("cap-")
+PREFIX: Final = f"pylcap-{os.getpid()}-"
 
 POD: Final = {4: "10.44.0.2", 6: "fd44::2"}
 NEIGHBOUR: Final = {4: "10.44.0.1", 6: "fd44::1"}
