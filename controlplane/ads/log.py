@@ -1,13 +1,16 @@
-"""The reporter that writes the log: one line per connect, push, ACK after a change and NACK.
+"""The reporter that writes the log: one line per connect, push and NACK.
 
-Events have fixed names, and context is bound once per stream. The rule that is easy to break:
-nothing is logged per resource.
+A push reaches a thousand streams in a moment; it is one line, with what it came to, and the
+responses and acknowledgements of single streams show only when somebody debugs. Events have
+fixed names. The rule that is easy to break: nothing is logged per resource, nor, above debug, per
+stream and push.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -16,52 +19,85 @@ from controlplane.ads.reporter import Reporter
 from controlplane.ads.types import Send, TypeInfo
 from controlplane.model.proxy import Proxy
 
-_NAMED = 10  # names shown in one line
+_NAMED: Final = 10  # names shown in one line
+_SUMMARY_AFTER: Final = 1.0  # seconds after the first response of a push
+
+
+class _Tally:
+    """What a push came to so far."""
+
+    __slots__ = ("acknowledged", "rejected", "responses", "size", "slowest", "types")
+
+    def __init__(self) -> None:
+        self.types: dict[str, None] = {}
+        self.responses = self.acknowledged = self.rejected = self.size = 0
+        self.slowest = 0.0  # seconds
 
 
 class LogReporter(Reporter):
-    """Writes structlog events."""
+    """Writes structlog events. Pushes are summed up by a timer of the running event loop."""
 
     def __init__(self) -> None:
         self._log: Any = structlog.get_logger("controlplane.ads")
-        self._bound: dict[str, Any] = {}
+        self._tallies: dict[int, _Tally] = {}
 
     def connected(self, connection: str, proxy: Proxy, *, delta: bool) -> None:
         """Log the new stream."""
-        log = self._log.bind(proxy=proxy.id, connection=connection)
-        self._bound[connection] = log
-        log.info("ads.connected", delta=delta, namespace=proxy.namespace, build=proxy.user_agent)
+        self._log.info(
+            "ads.connected",
+            connection=connection,
+            delta=delta,
+            namespace=proxy.namespace,
+            build=proxy.user_agent,
+        )
 
     def disconnected(self, connection: str, *, reason: str) -> None:
         """Log the end of the stream."""
-        self._of(connection).info("ads.disconnected", reason=reason)
-        self._bound.pop(connection, None)
+        self._log.info("ads.disconnected", connection=connection, reason=reason)
 
     def refused(self, peer: str, *, reason: str) -> None:
         """Log a stream that never was."""
         self._log.warning("ads.refused", peer=peer, reason=reason)
 
     def sent(self, connection: str, send: Send) -> None:
-        """Log a push; answers only when somebody debugs."""
-        log = self._of(connection)
-        write = log.info if send.push else log.debug
-        write(
-            "ads.push",
+        """Count a response."""
+        size = len(send.payload)
+        if send.push:
+            tally = self._tallies.get(send.push)
+            if tally is None:
+                tally = self._tallies[send.push] = _Tally()
+                loop = asyncio.get_running_loop()
+                loop.call_later(_SUMMARY_AFTER, self._sum_up, send.push)
+            tally.types[send.short] = None
+            tally.responses += 1
+            tally.size += size
+        self._log.debug(
+            "ads.response",
+            connection=connection,
             type=send.short,
             nonce=send.nonce,
             push=send.push,
             resources=len(send.names),
             removed=len(send.removed),
-            size=len(send.payload),
+            size=size,
         )
 
     def acknowledged(
         self, connection: str, info: TypeInfo, *, version: str, seconds: float, push: int
     ) -> None:
-        """Log the acknowledgement of a push; of answers only when somebody debugs."""
-        log = self._of(connection)
-        write = log.info if push else log.debug
-        write("ads.ack", type=info.short, version=version, push=push, seconds=round(seconds, 4))
+        """Count an acknowledgement."""
+        tally = self._tallies.get(push)
+        if tally is not None:
+            tally.acknowledged += 1
+            tally.slowest = max(tally.slowest, seconds)
+        self._log.debug(
+            "ads.ack",
+            connection=connection,
+            type=info.short,
+            version=version,
+            push=push,
+            seconds=round(seconds, 4),
+        )
 
     def rejected(
         self,
@@ -74,8 +110,12 @@ class LogReporter(Reporter):
         push: int,
     ) -> None:
         """Log a rejection and whose fault it is."""
-        self._of(connection).warning(
+        tally = self._tallies.get(push)
+        if tally is not None:
+            tally.rejected += 1
+        self._log.warning(
             "ads.nack",
+            connection=connection,
             type=info.short,
             message=message,
             push=push,
@@ -88,19 +128,29 @@ class LogReporter(Reporter):
 
     def stale(self, connection: str, info: TypeInfo) -> None:
         """Log an answer that came too late."""
-        self._of(connection).debug("ads.stale_nonce", type=info.short)
+        self._log.debug("ads.stale_nonce", connection=connection, type=info.short)
 
     def unserved(self, connection: str, type_url: str) -> None:
         """Log a request for a type that is not served."""
-        self._of(connection).debug("ads.unserved_type", type_url=type_url)
+        self._log.debug("ads.unserved_type", connection=connection, type_url=type_url)
 
     def warming(self, connection: str, clusters: Sequence[str]) -> None:
         """Log clusters that did not get ready in time."""
-        self._of(connection).warning("ads.warming", clusters=list(clusters[:_NAMED]))
+        self._log.warning("ads.warming", connection=connection, clusters=list(clusters[:_NAMED]))
 
     def published(self, *, push: int, classes: int, streams: int, reason: str) -> None:
         """Log a new snapshot."""
         self._log.info("ads.publish", push=push, classes=classes, streams=streams, reason=reason)
 
-    def _of(self, connection: str) -> Any:
-        return self._bound.get(connection, self._log)
+    def _sum_up(self, push: int) -> None:
+        tally = self._tallies.pop(push)
+        self._log.info(
+            "ads.pushed",
+            push=push,
+            types=list(tally.types),
+            responses=tally.responses,
+            acknowledged=tally.acknowledged,
+            rejected=tally.rejected,
+            size=tally.size,
+            slowest=round(tally.slowest, 4),
+        )

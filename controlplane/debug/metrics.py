@@ -75,6 +75,7 @@ class Metrics:
         self.registry: Final = CollectorRegistry(auto_describe=False)
         self._version = version
         self._counter_names: Final[list[str]] = []
+        self._by_type: Final[dict[str, tuple[Counter, Histogram]]] = {}  # found once, used often
         started = clock()
         self._describe(version)
         self._gauge("istiod_uptime_seconds", "Seconds since the start.").set_function(
@@ -190,11 +191,16 @@ class Metrics:
 
     def pushed(self, type_url: str, size: int, seconds: float | None = None) -> None:
         """A response of `size` bytes was sent; `seconds` is what making it took, if known."""
-        short = short_type(type_url)
-        self._pushes.labels(type=short).inc()
-        self._size.labels(type=short).observe(size)
+        found = self._by_type.get(type_url)
+        if found is None:
+            short = short_type(type_url)
+            found = self._pushes.labels(type=short), self._size.labels(type=short)
+            self._by_type[type_url] = found
+        pushes, sizes = found
+        pushes.inc()
+        sizes.observe(size)
         if seconds is not None:
-            self._push_time.labels(type=short).observe(seconds)
+            self._push_time.labels(type=short_type(type_url)).observe(seconds)
 
     def acked(self, seconds: float) -> None:
         """A proxy has acknowledged a change, `seconds` after it happened."""
