@@ -37,6 +37,11 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...] = ()
 
 
+DEATH_SIGNAL: Final = "--pdeathsig=KILL"
+"""The option of `setpriv` that lets the kernel kill what follows when its parent dies."""
+_IF_PARENT: Final = 'test "$PPID" = "$0" && exec "$@"'
+
+
 class Account(NamedTuple):
     """Who we are."""
 
@@ -60,14 +65,24 @@ def identity_words(identity: Identity | None) -> list[str]:
         if identity is None:
             return []
         raise OutsideError("Envoy's user cannot be changed: the program `setpriv` is missing")
-    words = [setpriv, "--pdeathsig=KILL"]
+    words = [setpriv, DEATH_SIGNAL]
     if identity is not None:
         words += [f"--reuid={identity.uid}", f"--regid={identity.gid}", "--clear-groups"]
         if identity.uid == 0:
             # Another user loses root's capabilities by the change itself.
             kept = "".join(f",+{name}" for name in identity.capabilities)
             words += [f"--inh-caps=-all{kept}", f"--bounding-set=-all{kept}"]
-    return words
+    return words + while_we_live()
+
+
+def while_we_live() -> list[str]:
+    """The words that run a command only if its parent is still this process.
+
+    The kernel sends the signal of a parent's death to those who have asked for it; who asks a
+    moment after the death would wait for ever.
+    """
+    shell = shutil.which("sh")
+    return [shell, "-c", _IF_PARENT, str(os.getpid())] if shell else []
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from controlplane.agent.identity import DEATH_SIGNAL, while_we_live
 from controlplane.errors import OutsideError
 
 SECONDS_TO_STOP: Final = 5.0
@@ -146,4 +147,4 @@ def namespace_prefix(name: str) -> list[str]:
 def pdeathsig_prefix() -> list[str]:
     """The words that let the kernel kill what follows when its parent dies; Linux only."""
     setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
-    return [setpriv, "--pdeathsig=KILL"] if setpriv else []
+    return [setpriv, DEATH_SIGNAL, *while_we_live()] if setpriv else []

@@ -112,9 +112,10 @@ class Server:
     def _answer(self, request: Request) -> None:
         match request:
             case Start():
+                server = os.getpid()
                 pid = os.fork()
                 if pid == 0:
-                    become(request)
+                    become(request, server=server)
                 self._running.add(pid)
                 self._say(Started(request.number, pid))
             case Signal(pid=pid, signal=number):
@@ -134,13 +135,18 @@ class Server:
         self._channel.sendall(msgspec.json.encode(news) + b"\n")
 
 
-def become(request: Start) -> NoReturn:
-    """In the new process: take on what was asked for, run the command, and end."""
+def become(request: Start, *, server: int) -> NoReturn:
+    """In the new process: take on what was asked for, run the command, and end.
+
+    `server` is our parent's process id.
+    """
     code = 70
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != server:
+            os._exit(code)  # it died before we asked to be told
         os.setsid()
         redirect(request.log)
         if request.namespace:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.agent.processes import start_child
+from controlplane.agent.processes import pdeathsig_prefix, start_child
 from controlplane.errors import OutsideError
 
 DEAF = (
@@ -60,10 +60,22 @@ async def test_a_program_that_does_not_exist_is_an_error_in_one_sentence(
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
+def test_a_command_whose_parent_is_gone_already_does_not_start() -> None:
+    words = [*pdeathsig_prefix(), "echo", "started"]
+
+    def run(command: list[str]) -> str:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+    assert run(words) == "started\n"
+    # Another process is its parent.
+    assert run(["sh", "-c", '"$@"; :', "sh", *words]) == ""
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
 def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     parent = (
         "import asyncio, pathlib, sys, time\n"
-        "from controlplane.agent.processes import start_child\n"
+        "from controlplane.agent.processes import pdeathsig_prefix, start_child\n"
         "async def main():\n"
         f"    log = pathlib.Path({str(tmp_path / 'log')!r})\n"
         "    child = await start_child('sleeper', ['sleep', '60'], log=log)\n"
