@@ -6,6 +6,7 @@ The rule that is easy to break: a command's heavy imports belong inside its func
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import Any
@@ -64,10 +65,8 @@ def main() -> None:
     """Run the command line; errors of ours become one sentence on stderr."""
     # gRPC's C core would write its own lines to stderr beside our one sentence.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    command = typer.main.get_command(app)
-    name_environment(command)
     try:
-        command(prog_name="pylot")
+        make_command()(prog_name="pylot")
     except UsageError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(2)
@@ -79,6 +78,24 @@ def main() -> None:
         # the interpreter's own flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+@functools.cache
+def make_command() -> Any:
+    """Return the whole command, made once: it takes as long as many a command itself."""
+    command = typer.main.get_command(app)
+    name_environment(command)
+    return command
+
+
+def prepare(*words: str) -> None:
+    """Read a command's arguments as `main` would, and run nothing.
+
+    What Typer imports and makes at its first reading is there afterwards, for the children of a
+    fork.
+    """
+    command = make_command().commands[words[0]]
+    command.make_context(words[0], list(words[1:]))
 
 
 def name_environment(command: Any) -> None:

@@ -28,9 +28,10 @@ PRELOADED: Final = (
     "aiohttp.web",
     "controlplane.agent.run",
     "controlplane.capture.apply",
-    "controlplane.cli.main",
     "controlplane.logs",
 )
+COMMANDS: Final = "controlplane.cli.main"
+PREPARED: Final = (("iptables",), ("proxy", "sidecar"))
 RECEIVED: Final = 1 << 20
 _CLONE_NEWNS: Final = 0x00020000
 _CLONE_NEWNET: Final = 0x40000000
@@ -193,7 +194,7 @@ def enter(namespace: str) -> None:
 
 def run_command(words: tuple[str, ...]) -> int:
     """Run `pylot` with these words, and return its exit code."""
-    main = importlib.import_module("controlplane.cli.main")
+    main = importlib.import_module(COMMANDS)
     sys.argv = ["pylot", *words]
     try:
         main.main()
@@ -215,11 +216,19 @@ def _must(code: int, what: str) -> None:
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
+def preload() -> None:
+    """Import and make what the commands need, so that no child of a fork has to."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    commands = importlib.import_module(COMMANDS)
+    for words in PREPARED:
+        commands.prepare(*words)
+
+
 def main() -> None:
     """Import, then serve the socket at standard input."""
     channel = socket.socket(fileno=os.dup(0))
-    for name in PRELOADED:
-        importlib.import_module(name)
+    preload()
     # What is imported stays for ever: a collection would only copy the pages that forks share.
     gc.collect()
     gc.freeze()
