@@ -66,9 +66,11 @@ def run_helm(*arguments: str) -> str:
     return done.stdout
 
 
-def render(*settings: str, namespace: str = "istio-system") -> str:
+def render(*settings: str, namespace: str = "istio-system", values: Path | None = None) -> str:
     """Return the chart's objects with `--set` settings, as they are applied to a cluster."""
     chosen = [word for setting in settings for word in ("--set", setting)]
+    if values is not None:
+        chosen += ["--values", str(values)]
     return run_helm(
         "template", "pylot", str(CHART), "--namespace", namespace,
         "--kube-version", _KUBERNETES, *chosen,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,13 +18,15 @@ Json = dict[str, Any]
 
 
 @cache
-def _text(settings: tuple[str, ...], namespace: str) -> str:
-    return render(*settings, namespace=namespace)
+def _text(settings: tuple[str, ...], namespace: str, values: Path | None) -> str:
+    return render(*settings, namespace=namespace, values=values)
 
 
-def objects(*settings: str, namespace: str = "istio-system") -> list[Json]:
+def objects(
+    *settings: str, namespace: str = "istio-system", values: Path | None = None
+) -> list[Json]:
     """Return the objects of the chart with these settings."""
-    text = _text(settings, namespace)
+    text = _text(settings, namespace, values)
     return [item for item in yaml.load_all(text, Loader=yaml.CSafeLoader) if item]
 
 

@@ -25,6 +25,7 @@ from controlplane.crds.text import as_yaml
 from controlplane.leader.duties import LEASE, STATUS_LEASE
 from controlplane.leader.webhook_secret import secret_name
 from tests.deploy.helm import DEPLOY
+from tests.deploy.kind import VALUES, applied
 from tests.deploy.objects import find, objects, pods
 from tests.envoy.harness import free_ports
 from tests.kubernetes.binaries import find_binaries, missing_binaries
@@ -86,21 +87,18 @@ def test_pods_keep_to_the_restricted_level(cluster: Cluster, namespace: str) -> 
 def test_everything_that_the_kind_script_applies_is_taken(
     cluster: Cluster, namespace: str, istio_crds: None
 ) -> None:
-    """The definitions of the chart, and Bookinfo."""
+    """The definitions of the chart, the chart with its values, and Bookinfo."""
     cluster.kubectl(
         "apply", "--server-side", "--dry-run=server",
         "-f", str(DEPLOY / "chart" / "pylot" / "crds"),
     )  # fmt: skip
-    bookinfo = DEPLOY.parent / "examples" / "bookinfo"
-    for path in (
-        "platform/bookinfo.yaml",
-        "networking/bookinfo-gateway.yaml",
-        "networking/destination-rule-all.yaml",
-    ):
+    _dry_run(cluster, *objects(namespace=namespace, values=VALUES))
+    files = applied()
+    assert len(files) == 4
+    for path in files:
         cluster.kubectl(
-            "apply", "--dry-run=server", "--validate=strict", "-n", namespace,
-            "-f", str(bookinfo / path),
-        )  # fmt: skip
+            "apply", "--dry-run=server", "--validate=strict", "-n", namespace, "-f", str(path)
+        )
 
 
 def _eventually(what: Callable[[], Any], told: Callable[[], str]) -> Any:
