@@ -17,7 +17,7 @@ from controlplane.ads.name_lists import NameLists, RecentLists
 from controlplane.ads.pusher import Pusher
 from controlplane.ads.reporter import Reporter
 from controlplane.ads.turns import Turns
-from controlplane.ads.types import Close, Status
+from controlplane.ads.types import Close, Send, Status
 from controlplane.ads.wire import (
     DeltaRequest,
     Request,
@@ -50,8 +50,8 @@ class Connection:
     """One stream from its admission to its end."""
 
     __slots__ = (
-        "_call", "_common", "_delta", "_early", "_flight", "_payload", "_recent", "_refusal",
-        "_room", "_stream", "_timer", "awake",
+        "_call", "_common", "_delta", "_early", "_flight", "_making", "_recent", "_refusal",
+        "_room", "_stream", "_timer", "_waiting", "awake",
     )  # fmt: skip
 
     def __init__(
@@ -69,7 +69,8 @@ class Connection:
         self._recent: Final = RecentLists(common.lists)
         self._stream: Stream | None = None
         self._early: list[bytes] | None = None  # requests that came before the admission
-        self._payload: bytes | None = None  # a response that waits for its slot
+        self._waiting: Send | None = None  # a response that waits for its slot
+        self._making = 0.0  # seconds that making it took
         self._flight: Flight | None = None
         self._room = True
         self.awake = False
@@ -178,20 +179,23 @@ class Connection:
     def _write(self, stream: Stream) -> None:
         common = self._common
         while self._room:
-            payload = self._payload
-            if payload is None:
+            began = common.clock()
+            send = self._waiting
+            if send is None:
                 send = common.pusher.take(stream)
                 if send is None:
                     self._look_again_at(common.pusher.deadline(stream))
                     return
-                payload = send.payload
-            if len(payload) >= LARGE and self._flight is None:
+                made = common.clock()
+                self._making, began = made - began, made
+            if len(send.payload) >= LARGE and self._flight is None:
                 self._flight = common.flights.enter(self._on_flight)
                 if self._flight is None:
-                    self._payload = payload
+                    self._waiting = send
                     return
-            self._payload = None
-            room = self._call.send(payload)
+            self._waiting = None
+            room = self._call.send(send.payload)
+            common.reporter.written(send, making=self._making, writing=common.clock() - began)
             if not room:
                 self._room = False
                 return

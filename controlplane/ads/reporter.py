@@ -32,6 +32,9 @@ class Reporter:
     def sent(self, connection: str, send: Send) -> None:
         """A response is about to be written."""
 
+    def written(self, send: Send, *, making: float, writing: float) -> None:
+        """A response was handed to the transport; the seconds of both steps."""
+
     def acknowledged(
         self, connection: str, info: TypeInfo, *, version: str, seconds: float, push: int
     ) -> None:
@@ -83,6 +86,10 @@ class Reporters(Reporter):
     def sent(self, connection: str, send: Send) -> None:
         for reporter in self._reporters:
             reporter.sent(connection, send)
+
+    def written(self, send: Send, *, making: float, writing: float) -> None:
+        for reporter in self._reporters:
+            reporter.written(send, making=making, writing=writing)
 
     def acknowledged(
         self, connection: str, info: TypeInfo, *, version: str, seconds: float, push: int

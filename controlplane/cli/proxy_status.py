@@ -15,7 +15,7 @@ import typer
 from controlplane.cli.control_plane import DEFAULT_CONTROL_PLANE
 from controlplane.cli.output import Format, print_data, print_table
 
-COLUMNS: Final = ("NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "ISTIOD", "VERSION")
+COLUMNS: Final = ("NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "NDS", "ISTIOD", "VERSION")
 DETAIL_COLUMNS: Final = ("TYPE", "STATUS", "VERSION SENT", "VERSION ACKED", "SENT", "LAST ERROR")
 _PREFIX: Final = "type.googleapis.com/"
 _TYPES: Final = {
@@ -23,6 +23,8 @@ _TYPES: Final = {
     "LDS": ("listener", _PREFIX + "envoy.config.listener.v3.Listener"),
     "EDS": ("endpoint", _PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment"),
     "RDS": ("route", _PREFIX + "envoy.config.route.v3.RouteConfiguration"),
+    # The name table, which an agent with a DNS proxy asks for; others never do.
+    "NDS": ("nametable", _PREFIX + "istio.networking.nds.v1.NameTable"),
 }
 Status = Mapping[str, Any]
 
@@ -88,6 +90,8 @@ def state(status: Status, short: str) -> str:
     if said:
         return str(said)
     sent, acked = status.get(f"{prefix}_sent"), status.get(f"{prefix}_acked")
+    if not sent and short == "NDS":
+        return "-"
     if not sent:
         return "NOT SENT"
     return "SYNCED" if sent == acked else "STALE"

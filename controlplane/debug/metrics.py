@@ -75,7 +75,7 @@ class Metrics:
         self.registry: Final = CollectorRegistry(auto_describe=False)
         self._version = version
         self._counter_names: Final[list[str]] = []
-        self._by_type: Final[dict[str, tuple[Counter, Histogram]]] = {}  # found once, used often
+        self._by_type: Final[dict[str, tuple[Counter, Histogram, Histogram]]] = {}  # found once, used often
         started = clock()
         self._describe(version)
         self._gauge("istiod_uptime_seconds", "Seconds since the start.").set_function(
@@ -166,6 +166,9 @@ class Metrics:
         self._push_time = self._histogram(
             "pilot_xds_push_time", "Seconds to make and send one response.", _PUSH, "type"
         )
+        self._send_time = self._histogram(
+            "pilot_xds_send_time", "Seconds to hand one response to the transport.", _PUSH
+        )
         self._size = self._histogram(
             "pilot_xds_config_size_bytes", "Bytes of one response.", _BYTES, "type"
         )
@@ -189,18 +192,28 @@ class Metrics:
         """A stream has ended."""
         self._connected.labels(version=self._version).dec()
 
-    def pushed(self, type_url: str, size: int, seconds: float | None = None) -> None:
-        """A response of `size` bytes was sent; `seconds` is what making it took, if known."""
+    def pushed(self, type_url: str, size: int) -> None:
+        """A response of `size` bytes was sent."""
+        pushes, sizes, _ = self._of_type(type_url)
+        pushes.inc()
+        sizes.observe(size)
+
+    def written(self, type_url: str, *, making: float, writing: float) -> None:
+        """Making a response and handing it to the transport took so many seconds."""
+        *_, times = self._of_type(type_url)
+        times.observe(making + writing)
+        self._send_time.observe(writing)
+
+    def _of_type(self, type_url: str) -> tuple[Counter, Histogram, Histogram]:
         found = self._by_type.get(type_url)
         if found is None:
             short = short_type(type_url)
-            found = self._pushes.labels(type=short), self._size.labels(type=short)
-            self._by_type[type_url] = found
-        pushes, sizes = found
-        pushes.inc()
-        sizes.observe(size)
-        if seconds is not None:
-            self._push_time.labels(type=short_type(type_url)).observe(seconds)
+            found = self._by_type[type_url] = (
+                self._pushes.labels(type=short),
+                self._size.labels(type=short),
+                self._push_time.labels(type=short),
+            )
+        return found
 
     def acked(self, seconds: float) -> None:
         """A proxy has acknowledged a change, `seconds` after it happened."""

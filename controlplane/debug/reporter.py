@@ -33,6 +33,10 @@ class MetricsReporter(Reporter):
         """Count the response and its bytes."""
         self._metrics.pushed(send.type_url, len(send.payload))
 
+    def written(self, send: Send, *, making: float, writing: float) -> None:
+        """Note how long making and writing took."""
+        self._metrics.written(send.type_url, making=making, writing=writing)
+
     def acknowledged(
         self, connection: str, info: TypeInfo, *, version: str, seconds: float, push: int
     ) -> None:

@@ -54,27 +54,40 @@ def sync_state(watch: WatchStatus | None) -> SyncState:
 
 
 def syncz(request: ViewRequest) -> Rendering:
-    """What was sent to each Envoy and what it acknowledged; `namespace` narrows."""
+    """What was sent to each Envoy and what it acknowledged; `namespace` narrows.
+
+    The name table that its agent asks for on a stream of its own is shown with the Envoy.
+    """
     namespace = request.params.get("namespace", "")
     return partial(
         _statuses,
         [
             connection
             for connection in request.serving.connections
-            if (not namespace or connection.proxy.namespace == namespace)
-            and not asks_names_only(connection)
+            if not namespace or connection.proxy.namespace == namespace
         ],
         request.cluster_id,
     )
 
 
 def _statuses(connections: list[ConnectionStatus], cluster_id: str) -> list[dict[str, Any]]:
-    return [sync_status(connection, cluster_id) for connection in connections]
+    agents = {entry.proxy.id: entry for entry in connections if asks_names_only(entry)}
+    return [
+        sync_status(connection, cluster_id, agents.get(connection.proxy.id))
+        for connection in connections
+        if not asks_names_only(connection)
+    ]
 
 
-def sync_status(connection: ConnectionStatus, cluster_id: str) -> dict[str, Any]:
-    """Return istiod's SyncStatus, with `connection_id`, `namespace` and `rejections` added."""
+def sync_status(
+    connection: ConnectionStatus, cluster_id: str, agent: ConnectionStatus | None = None
+) -> dict[str, Any]:
+    """Return istiod's SyncStatus, with `connection_id`, `namespace` and `rejections` added.
+
+    `agent` is the stream by which the agent of the proxy gets its name table.
+    """
     proxy = connection.proxy
+    watches = {**(agent.watches if agent is not None else {}), **connection.watches}
     data: dict[str, Any] = {
         "cluster_id": proxy.cluster_id or cluster_id,
         "proxy": proxy.name,
@@ -90,10 +103,10 @@ def sync_status(connection: ConnectionStatus, cluster_id: str) -> dict[str, Any]
         if watch is not None:
             data[f"{prefix}_sent"] = watch.nonce_sent
             data[f"{prefix}_acked"] = watch.nonce_acked
-    data["resources"] = {url: _watch(watch) for url, watch in sorted(connection.watches.items())}
+    data["resources"] = {url: _watch(watch) for url, watch in sorted(watches.items())}
     data["rejections"] = [
         rejection_data(rejection)
-        for _, watch in sorted(connection.watches.items())
+        for _, watch in sorted(watches.items())
         for rejection in watch.rejections
     ]
     return data

@@ -44,13 +44,37 @@ def test_table_and_the_object_behind_a_rejection() -> None:
     with answering({"/debug/syncz": statuses()}) as base:
         lines = run(base).stdout.splitlines()
     header = lines[0].split()
-    assert header == ["NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "ISTIOD", "VERSION"]
+    assert header == ["NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "NDS", "ISTIOD", "VERSION"]
     first = lines[1].replace("NOT SENT", "NOT_SENT").split()
     assert first[:6] == ["reviews-1.default", "east", *["NOT_SENT"] * 3, "REJECTED"]
-    assert first[7] == "1.29.0"
+    assert (first[6], first[8]) == ("-", "1.29.0")
     assert lines[3] == (
         "REJECTED by reviews-1.default: RDS 9080 made by VirtualService default/reviews: bad regex"
     )
+
+
+def test_the_agents_name_table_is_shown_with_its_envoy() -> None:
+    from controlplane.ads.status import ServingStatus, WatchStatus
+    from controlplane.translate.resources import ResourceType
+
+    snapshot = make_snapshot("10.0.0.1")
+    url = ResourceType.NAME_TABLE.url
+    table = WatchStatus(type_url=url, wildcard=True, nonce_sent="n-2", nonce_acked="n-1")
+    serving = ServingStatus(
+        connections=(
+            connection("reviews-1.default", "10.0.0.1", snapshot),
+            connection("reviews-1.default", "10.0.0.1", snapshot, table, number=2),
+        )
+    )
+    answer = json.loads(to_json(syncz(ask(snapshot, serving))()))
+    assert [status["connection_id"] for status in answer] == [
+        serving.connections[0].connection_id
+    ], "it is one proxy, however many streams it has"
+    with answering({"/debug/syncz": answer}) as base:
+        row = run(base).stdout.splitlines()[1].replace("NOT SENT", "NOT_SENT").split()
+        (line,) = [text for text in run(base, "reviews-1").stdout.splitlines() if "NDS" in text]
+    assert row[6] == "STALE"
+    assert line.split()[:2] == ["NDS", "STALE"]
 
 
 def test_detail_of_one_proxy() -> None:

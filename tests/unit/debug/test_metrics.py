@@ -22,7 +22,8 @@ def test_streams_pushes_and_rejections_are_counted(serving: ServingStatus) -> No
     metrics.connected()
     metrics.connected()
     metrics.disconnected()
-    metrics.pushed(CDS, 2_000, 0.002)
+    metrics.pushed(CDS, 2_000)
+    metrics.written(CDS, making=0.002, writing=0.02)
     metrics.rejected(RDS)
     metrics.rejecting(serving)
     metrics.expired_nonce(RDS)
@@ -35,6 +36,10 @@ def test_streams_pushes_and_rejections_are_counted(serving: ServingStatus) -> No
         'pilot_xds{version="1.2.3"} 1.0',
         'pilot_xds_pushes{type="cds"} 1.0',
         'pilot_xds_config_size_bytes_bucket{le="10000.0",type="cds"} 1.0',
+        'pilot_xds_push_time_sum{type="cds"} 0.022',
+        'pilot_xds_push_time_bucket{le="0.01",type="cds"} 0.0',
+        "pilot_xds_send_time_sum 0.02",
+        'pilot_xds_send_time_bucket{le="0.05"} 1.0',
         'pilot_total_xds_rejects{type="rds"} 1.0',
         "pilot_xds_rds_reject 1.0",
         "pilot_xds_cds_reject 0.0",
