@@ -109,6 +109,11 @@ class Session:
         """Return when `take` has to be asked again even if nothing happens."""
         times: list[float | None] = [watch.hold_until for watch in self.watches.values()]
         times += self._adding.values()
+        clusters = self.watches.get(CDS.kind)
+        if clusters is not None and len(self.watches) > 1:
+            times += [
+                sent.time + ACKNOWLEDGE_LIMIT for sent in clusters.unanswered if not sent.overdue
+            ]
         if self._more_until and not self._has_said_more():
             times.append(self._more_until)
         times += [watch.bisection.wakes_at for watch in self.watches.values() if watch.bisection]
@@ -157,14 +162,32 @@ class Session:
     # --- what to send ---------------------------------------------------------------------
 
     def _give_up_waiting(self, now: float) -> None:
-        """Stop waiting for clusters whose time is over, and name them."""
-        if not self._adding:
+        """Stop waiting for clusters whose time is over, and name those that warm so long."""
+        if self._adding:
+            self._adding = {name: end for name, end in self._adding.items() if end > now}
+        clusters = self.watches.get(CDS.kind)
+        if clusters is None or len(self.watches) == 1:
+            return  # it may not even have read what it was sent
+        overdue = [
+            sent
+            for sent in clusters.unanswered
+            if not sent.overdue and sent.time + ACKNOWLEDGE_LIMIT <= now
+        ]
+        if not overdue:
             return
-        late = [name for name, end in self._adding.items() if end <= now]
-        for name in late:
-            del self._adding[name]
-        if late:
-            self._shared.reporter.warming(self._connection, late)
+        for sent in overdue:
+            sent.overdue = True
+        changed = {
+            item.name: item.eds_name
+            for sent in overdue
+            for item in sent.content.resources
+            if not clusters.has_accepted(item) and item.name not in self._unknown
+        }
+        endpoints = self.watches.get(EDS.kind)
+        lacking = endpoints.unconfirmed() if endpoints is not None else frozenset()
+        late = [name for name, eds_name in changed.items() if eds_name in lacking]
+        if changed:
+            self._shared.reporter.warming(self._connection, late or list(changed))
 
     def _wake(self, watch: Watch, now: float) -> None:
         held = watch.hold_until

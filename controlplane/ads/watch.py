@@ -20,7 +20,9 @@ _HISTORY: Final = 8  # responses whose answer may still come
 class Sent:
     """One response that was sent."""
 
-    __slots__ = ("_before", "content", "initial", "nonce", "push", "state", "time", "version")
+    __slots__ = (
+        "_before", "content", "initial", "nonce", "overdue", "push", "state", "time", "version",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class Sent:
         self.push: Final = push
         self.initial: Final = initial  # what the client had brought along, before it
         self._before: Final = before
+        self.overdue = False  # whether it was noticed that the answer is late
 
     def held_by(self, accepted: Collection | None) -> Collection:
         """Return what a client holds that had accepted so much and accepts this.
@@ -144,6 +147,10 @@ class Watch:
                 del self.unanswered[: position + 1]
                 return sent
         return None
+
+    def unconfirmed(self) -> Names:
+        """Return the names in responses that were never answered."""
+        return frozenset(self.doubted).union(*(sent.content.names for sent in self.unanswered))
 
     def _doubt(self, sent: Sent) -> None:
         self.doubted.update(
