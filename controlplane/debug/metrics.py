@@ -75,7 +75,9 @@ class Metrics:
         self.registry: Final = CollectorRegistry(auto_describe=False)
         self._version = version
         self._counter_names: Final[list[str]] = []
-        self._by_type: Final[dict[str, tuple[Counter, Histogram, Histogram]]] = {}  # found once, used often
+        self._by_type: Final[
+            dict[str, tuple[Counter, Histogram, Histogram]]
+        ] = {}  # found once, used often
         started = clock()
         self._describe(version)
         self._gauge("istiod_uptime_seconds", "Seconds since the start.").set_function(
