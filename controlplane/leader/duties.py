@@ -23,6 +23,7 @@ from controlplane.leader.assess import Readers
 from controlplane.leader.election import Timing
 from controlplane.leader.lease import Leadership, LeaseStore, Work
 from controlplane.leader.metrics import LeaderMetrics
+from controlplane.leader.reports import Reports
 from controlplane.leader.status_writer import StatusWriter
 from controlplane.leader.webhook_configurations import Configurations
 from controlplane.leader.webhook_secret import SharedCertificate, secret_name
@@ -59,7 +60,24 @@ class Duties:
 
         self._namespace: Final = namespace
         status = lead(STATUS_LEASE)
-        self._writer: Final = StatusWriter(client, readers, leads=status.leads, metrics=metrics)
+        self._reports: Final = Reports(
+            client,
+            readers,
+            namespace=namespace,
+            identity=identity,
+            changed=self._told,
+        )
+        self._writer: Final = StatusWriter(
+            client,
+            Readers(
+                snapshot=readers.snapshot,
+                outstanding=self._reports.outstanding,
+                findings=self._reports.findings,
+            ),
+            leads=status.leads,
+            metrics=metrics,
+        )
+        self._tells: Final = write_status
         own = lead(LEASE if revision in ("", "default") else f"{LEASE}-{revision}")
         self._shared: Final = SharedCertificate(
             client,
@@ -77,7 +95,7 @@ class Duties:
         )
         self._follows_secret: Final = webhooks and certificate is None
         self._elections: Final[dict[Leadership, Work]] = {
-            **({status: self._writer.run} if write_status else {}),
+            **({status: self._write_status} if write_status else {}),
             **({own: keeper.run} if webhooks else {}),
         }
         self.reporter: Final[Reporter] = _Listener(self._writer)
@@ -101,8 +119,19 @@ class Duties:
         async with asyncio.TaskGroup() as group:
             if self._follows_secret:
                 group.create_task(self._shared.run())
+            if self._tells:
+                group.create_task(self._reports.tell())
             for leadership, work in self._elections.items():
                 group.create_task(leadership.run(work))
+
+    def _told(self) -> None:
+        self._writer.changed()
+
+    async def _write_status(self) -> None:
+        await self._reports.look()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reports.collect())
+            group.create_task(self._writer.run())
 
 
 class _Listener(Reporter):

@@ -16,6 +16,7 @@ import pytest
 
 from controlplane.ads.types import CDS
 from controlplane.ads.wire import SERVICE, SOTW_METHOD
+from controlplane.leader.reports import LABEL
 from tests.feature.conversation import SotwEnvoy
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.replica import PATIENCE, Replica, running_replica
@@ -217,6 +218,56 @@ async def test_what_an_envoy_rejects_stands_on_the_object_until_it_is_mended(
             assert here.codes("dr", "web") == []
             assert here.get("dr", "web")["status"]["somebody"] == "else"
             assert len(one.found("ads.publish")) == pushes + 1, "only the mended rule was pushed"
+
+
+async def test_what_is_rejected_at_another_replica_stands_on_the_object_too(
+    here: Namespace, tmp_path: Path
+) -> None:
+    """Also when the leader dies: its successor says the same, without a moment of doubt."""
+
+    def reconciled() -> tuple[str, str] | None:
+        return here.conditions("dr", "web").get("Reconciled")
+
+    def reports() -> str:
+        return here.cluster.kubectl(
+            "get", "configmap", "-n", here.name, "-l", LABEL, "-o", "name"
+        ).stdout
+
+    here.service("web")
+    here.destination_rule("web", 1)
+    with (
+        replica(here, tmp_path, "istiod-1") as one,
+        replica(here, tmp_path, "istiod-2") as two,
+    ):
+        leader, other = (one, two) if until(here.holder, "one leads") == "istiod-1" else (two, one)
+        async with envoy(other, here.name) as stream:
+            await stream.asks(CDS)
+            cluster = f"outbound|80||web.{here.name}.svc.cluster.local"
+            error = f"Error adding/updating cluster(s) {cluster}: no"
+            await stream.rejects(await stream.hears(CDS), error=error)
+            await asyncio.to_thread(
+                until, lambda: reconciled() == ("False", "Rejected"), "the rejection is told"
+            )
+            assert reports().split() == [f"configmap/pylot-report-{other.name}"]
+
+            version = here.get("dr", "web")["metadata"]["resourceVersion"]
+            leader.end(signal.SIGKILL)
+            await asyncio.to_thread(other.wait_for, "leader.acquired", lease="istio-status-leader")
+            here.virtual_service("new", "other", "web")
+            await asyncio.to_thread(
+                until, lambda: here.conditions("vs", "new"), "the new leader writes"
+            )
+            assert here.get("dr", "web")["metadata"]["resourceVersion"] == version
+
+            here.destination_rule("web", 2)
+            # The clusters without the rejected one come first.
+            while cluster not in (answer := await stream.hears(CDS)).names:
+                await stream.accepts(answer)
+            await stream.accepts(answer)
+            await asyncio.to_thread(
+                until, lambda: reconciled() == ("True", "Reconciled"), "the object is mended"
+            )
+            await asyncio.to_thread(until, lambda: not reports(), "there is nothing to tell")
 
 
 def test_an_operator_can_keep_status_to_himself(here: Namespace, tmp_path: Path) -> None:
