@@ -13,6 +13,7 @@ import pytest_asyncio
 import yaml
 
 from controlplane.demo.exercises import EXERCISES, judge
+from controlplane.demo.layout import bookinfo_directory
 from controlplane.translate.resources import ResourceType
 from tests.envoy.harness import eventually
 from tests.kubernetes.bookinfo import KubernetesBookinfo
@@ -25,10 +26,12 @@ pytestmark = [
     pytest.mark.netns,
     pytest.mark.envoy,
     pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(300),  # the first test waits for everything to start
 ]
 
 # It takes six seconds, which other tests spend as well.
 SLOW: Final = "delay of 7 s"
+BOOKINFO: Final = bookinfo_directory()
 ROUNDS: Final = int(os.environ.get("PYLOT_SOAK") or 1)
 UPDATES: Final = (
     r"^listener_manager\.listener_(added|modified|removed|in_place_updated)$"
@@ -87,27 +90,53 @@ async def test_traffic_outlives_the_control_plane_and_the_api_server(
     mesh: KubernetesBookinfo,
 ) -> None:
     bed = mesh.bed
-    await mesh.apply(reviews="reviews-v3")
-    before = await updates(mesh)
-    async with mesh.load() as seen:
-        assert bed.control_plane is not None
-        await bed.control_plane.kill()
-        bed.cluster.stop_api_server(kill=True)
-        try:
-            await bed.start_control_plane()
-            # It answers, and has no state to be ready with.
-            await eventually(bed.is_control_plane_ready, lambda ready: not ready, what="an answer")
+    for _ in range(ROUNDS):
+        await mesh.apply(reviews="reviews-v3")
+        before = await updates(mesh)
+        async with mesh.load() as seen:
+            assert bed.control_plane is not None
+            await bed.control_plane.kill()
+            bed.cluster.stop_api_server(kill=True)
+            try:
+                await bed.start_control_plane()
+                # It answers, and has no state to be ready with.
+                await eventually(bed.is_control_plane_ready, lambda ready: not ready)
+                await calls(seen, 30)
+                assert not await bed.is_control_plane_ready()
+            finally:
+                await asyncio.to_thread(bed.cluster.start_api_server)
+            await bed.control_plane_ready()
+            await mesh.settled()
             await calls(seen, 30)
-            assert not await bed.is_control_plane_ready()
-        finally:
-            await asyncio.to_thread(bed.cluster.start_api_server)
-        await bed.control_plane_ready()
+        assert set(seen) == {"good"}, seen
+        assert await updates(mesh) == before, "Envoys were sent something else"
+        await mesh.apply()
         await mesh.settled()
-        await calls(seen, 30)
-    assert set(seen) == {"good"}, seen
-    assert await updates(mesh) == before, "Envoys were sent something else"
+
+
+async def test_a_restarted_api_server_disturbs_no_envoy_and_is_followed_again(
+    mesh: KubernetesBookinfo,
+) -> None:
+    for _ in range(ROUNDS):
+        await mesh.apply(reviews="reviews-v3")
+        before = await updates(mesh)
+        async with mesh.load() as seen:
+            await asyncio.to_thread(mesh.bed.cluster.restart_api_server, kill=True)
+            await calls(seen, 30)
+            assert await updates(mesh) == before, "Envoys were sent something else"
+            await mesh.apply(reviews="all-v1")
+        assert set(seen) == {"good"}, seen
     await mesh.apply()
     await mesh.settled()
+
+
+async def test_every_file_of_the_example_is_accepted(mesh: KubernetesBookinfo) -> None:
+    folders = [str(BOOKINFO / folder) for folder in ("platform", "networking")]
+    files = [word for folder in folders for word in ("-f", folder)]
+    flags = ("--server-side", "--force-conflicts", "--dry-run=server")
+    said = (await mesh.bed.kubectl("apply", *flags, *files)).splitlines()
+    assert len(said) > len(list((BOOKINFO / "networking").iterdir()))
+    assert all("serverside-applied" in line for line in said), said
 
 
 async def test_the_bytes_are_those_of_the_same_objects_as_files(
