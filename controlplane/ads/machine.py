@@ -97,7 +97,8 @@ class Session:
             watch = self.watches.get(info.kind)
             if watch is None:
                 continue
-            self._wake(watch, now)
+            if watch.hold_until is not None or watch.bisection is not None:
+                self._wake(watch, now)
             if not watch.dirty or (info is CDS and self._expects_more(now)):
                 continue
             send = self._next(watch, now)
@@ -107,8 +108,12 @@ class Session:
 
     def next_deadline(self) -> float | None:
         """Return when `take` has to be asked again even if nothing happens."""
-        times: list[float | None] = [watch.hold_until for watch in self.watches.values()]
-        times += self._adding.values()
+        times = list(self._adding.values())
+        for watch in self.watches.values():
+            if watch.hold_until is not None:
+                times.append(watch.hold_until)
+            if watch.bisection is not None and watch.bisection.wakes_at is not None:
+                times.append(watch.bisection.wakes_at)
         clusters = self.watches.get(CDS.kind)
         if clusters is not None and len(self.watches) > 1:
             times += [
@@ -116,8 +121,7 @@ class Session:
             ]
         if self._more_until and not self._has_said_more():
             times.append(self._more_until)
-        times += [watch.bisection.wakes_at for watch in self.watches.values() if watch.bisection]
-        return min((time for time in times if time is not None), default=None)
+        return min(times) if times else None
 
     def settled(self) -> bool:
         """Whether the client is known to use nothing but the view's listeners and routes."""
@@ -166,7 +170,7 @@ class Session:
         if self._adding:
             self._adding = {name: end for name, end in self._adding.items() if end > now}
         clusters = self.watches.get(CDS.kind)
-        if clusters is None or len(self.watches) == 1:
+        if clusters is None or not clusters.unanswered or len(self.watches) == 1:
             return  # it may not even have read what it was sent
         overdue = [
             sent

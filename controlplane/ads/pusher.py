@@ -157,18 +157,21 @@ class Pusher:
         """Return the stream's next response, None when there is none at the moment."""
         now = self._clock()
         send = stream.session.take(now)
-        if send is None and self._settle(stream, now):
+        retained = stream.retained or stream.state.retained
+        if send is None and retained and self._settle(stream, now):
             send = stream.session.take(now)
         return send
 
     def deadline(self, stream: Stream) -> float | None:
         """Return when `take` has to be asked again even if nothing happens."""
+        own = stream.session.next_deadline()
+        if not stream.retained and not stream.state.retained:
+            return own
         times = [item.until for item in stream.retained.values()]
         times += [item.until for item in stream.state.retained.values()]
-        own = stream.session.next_deadline()
         if own is not None:
             times.append(own)
-        return min(times, default=None)
+        return min(times)
 
     def _settle(self, stream: Stream, now: float) -> bool:
         """Retire what the stream was the last to use; return whether something changed."""

@@ -239,7 +239,9 @@ class ClassView:
                     if item.assignment is not None and item.assignment.name in names.names
                 }
             )
-        selections = self._selections.setdefault(kind, WeakKeyDictionary())
+        selections = self._selections.get(kind)
+        if selections is None:
+            selections = self._selections[kind] = WeakKeyDictionary()
         found = selections.get(names)
         if found is None:
             made = self._collections.of(kind, self._generate(kind, names))

@@ -21,6 +21,8 @@ from controlplane.model.meta import ObjectRef
 class ResourceType(enum.Enum):
     """The xDS resource types; the value is the type URL."""
 
+    __hash__ = object.__hash__  # the one of enums is a Python function, and dictionaries ask often
+
     CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
     ENDPOINT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
     LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
