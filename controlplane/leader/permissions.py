@@ -26,7 +26,7 @@ _WEBHOOKS: Final = ("mutatingwebhookconfigurations", "validatingwebhookconfigura
 
 RULES: Final = (
     Rule("coordination.k8s.io", "leases", frozenset({"get", "create", "patch"}), True),
-    Rule("", "configmaps", frozenset({"list", "create", "patch", "delete"}), True),
+    Rule("", "configmaps", frozenset({"get", "create", "patch"}), True),
     Rule("", "secrets", frozenset({"get", "create", "patch"}), True),
     # The probe of `/validate` offers a Gateway that is never stored.
     Rule(NETWORKING, "gateways", frozenset({"create"}), True),

@@ -18,11 +18,11 @@ from controlplane.model.diagnostics import Diagnostic, Level, order
 from controlplane.model.meta import ObjectRef
 from controlplane.model.snapshot import Snapshot
 
-MOST_OBJECTS: Final = 200
-MOST_FINDINGS: Final = 10  # of one object
-LONGEST_TEXT: Final = 300
-"""Characters of a message. With both bounds a report has at most about 700 kB, of the 1 MiB that
-an object may have; ten findings on each of 200 objects are not a usual day."""
+MOST_OBJECTS: Final = 100
+MOST_FINDINGS: Final = 3  # of one object
+LONGEST_TEXT: Final = 250
+"""Characters of a message. With these bounds ten replicas fit into the 1 MiB that an object may
+have; three findings on each of 100 objects are not a usual day."""
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):

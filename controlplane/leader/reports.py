@@ -1,8 +1,8 @@
-"""Reports of replicas to the leader, in ConfigMaps of the root namespace.
+"""Reports of replicas to the leader, in one ConfigMap of the root namespace.
 
 A proxy is connected to one replica, and only the leader writes status. So each replica keeps what
-it has to tell in a ConfigMap of its own, which is there only while there is something to tell,
-and the leader reads them all. The rule that is easy to break: a report outlives its replica for a
+it has to tell under a key of its own, which is there only while there is something to tell, and
+the leader reads them all. The rule that is easy to break: a report outlives its replica for a
 while, the leader's too, because the proxies say the same to another replica only after they
 have moved there. It is renewed as long as it holds, and the leader drops one that it has not seen
 to change for longer, by its own clock.
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -21,7 +22,12 @@ import structlog
 
 from controlplane.ads.outstanding import Outstanding
 from controlplane.kubernetes.client import MERGE_PATCH, Client
-from controlplane.kubernetes.errors import ForbiddenError, KubernetesError, NotFoundError
+from controlplane.kubernetes.errors import (
+    ConflictError,
+    ForbiddenError,
+    KubernetesError,
+    NotFoundError,
+)
 from controlplane.kubernetes.paths import Resource
 from controlplane.leader.answers import read_answer
 from controlplane.leader.assess import PENDING_AFTER, Readers
@@ -30,36 +36,31 @@ from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.meta import ObjectRef
 
 CONFIG_MAPS: Final = Resource("", "v1", "configmaps")
-LABEL: Final = "internal.istio.io/status-report"
-KEY: Final = "report"
-_RENEWED: Final = "renewed"
+NAME: Final = "pylot-status-reports"
 
 EVERY: Final = 3.0  # seconds between two looks
 RENEW: Final = 30.0  # seconds after which a report that still holds is written again
 DROP_AFTER: Final = 90.0  # seconds without a change after which a report counts no more
-DELETE_AFTER: Final = 600.0  # seconds after which the leader deletes it
+DELETE_AFTER: Final = 600.0  # seconds after which the leader takes it away
 
 _log: Final = structlog.get_logger("controlplane.leader.reports")
 
 
-class _Meta(msgspec.Struct, rename="camel"):
-    name: str = ""
-    resource_version: str = ""
-
-
 class _ConfigMap(msgspec.Struct):
-    metadata: _Meta = msgspec.field(default_factory=_Meta)
     data: dict[str, str] | None = None
 
 
-class _List(msgspec.Struct):
-    items: list[_ConfigMap] | None = None
+class _Told(msgspec.Struct, frozen=True):
+    """The value of a key; another `renewal` is a sign of life."""
+
+    renewal: str
+    report: Report
 
 
 class _Seen(msgspec.Struct):
     """A report of another replica, and when it was seen to change."""
 
-    version: str
+    text: str
     report: Report
     at: float
 
@@ -80,12 +81,11 @@ class Reports:
         self._client: Final = client
         self._local: Final = local
         self._namespace: Final = namespace
-        self._name: Final = report_name(identity)
+        self._key: Final = report_key(identity)
         self._changed: Final = changed
         self._since: dict[ObjectRef, float] = {}
         self._written: Report | None = None  # not known: an earlier life may have left one
         self._written_at = 0.0
-        self._renewals = 0
         self._others: dict[str, _Seen] = {}
         self._reported = ""
 
@@ -129,10 +129,11 @@ class Reports:
             return
         if not report:
             if self._written != NOTHING:
-                await self._delete(self._name)
+                await self._put({self._key: None})
                 self._written = NOTHING
         elif report != self._written or now - self._written_at >= RENEW:
-            await self._write(report)
+            told = _Told(secrets.token_hex(4), report)
+            await self._put({self._key: msgspec.json.encode(told).decode()})
             self._written, self._written_at = report, now
 
     def _make(self, now: float) -> Report | None:
@@ -148,32 +149,38 @@ class Reports:
         }
         return make_report(self._local.snapshot(), self._local.findings(), waiting)
 
-    async def _write(self, report: Report) -> None:
-        self._renewals += 1
-        data = {KEY: msgspec.json.encode(report).decode(), _RENEWED: str(self._renewals)}
+    async def _put(self, data: Mapping[str, str | None]) -> None:
+        """Change keys of the ConfigMap, those of others stay; None takes one away."""
         try:
-            await self._client.request(
-                "PATCH",
-                self._path(self._name),
-                body=msgspec.json.encode({"data": data}),
-                content_type=MERGE_PATCH,
-            )
+            await self._patch(data)
         except NotFoundError:
-            config_map = {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {
-                    "name": self._name,
-                    "namespace": self._namespace,
-                    "labels": {LABEL: "true"},
-                },
-                "data": data,
-            }
-            await self._client.request(
-                "POST",
-                CONFIG_MAPS.path(namespace=self._namespace),
-                body=msgspec.json.encode(config_map),
-            )
+            try:
+                await self._create({key: text for key, text in data.items() if text is not None})
+            except ConflictError:  # another replica was faster
+                await self._patch(data)
+
+    async def _patch(self, data: Mapping[str, str | None]) -> None:
+        await self._client.request(
+            "PATCH",
+            CONFIG_MAPS.path(namespace=self._namespace, name=NAME),
+            body=msgspec.json.encode({"data": data}),
+            content_type=MERGE_PATCH,
+        )
+
+    async def _create(self, data: Mapping[str, str]) -> None:
+        if not data:
+            return
+        config_map = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": NAME, "namespace": self._namespace},
+            "data": data,
+        }
+        await self._client.request(
+            "POST",
+            CONFIG_MAPS.path(namespace=self._namespace),
+            body=msgspec.json.encode(config_map),
+        )
 
     # --- reading, as the leader -------------------------------------------------------------
 
@@ -191,38 +198,28 @@ class Reports:
             self._report(error)
 
     async def _collect(self, now: float) -> None:
-        data = await self._client.request(
-            "GET",
-            CONFIG_MAPS.path(namespace=self._namespace),
-            query={"labelSelector": f"{LABEL}=true"},
-        )
+        try:
+            path = CONFIG_MAPS.path(namespace=self._namespace, name=NAME)
+            told = read_answer(await self._client.request("GET", path), _ConfigMap).data or {}
+        except NotFoundError:
+            told = {}
         before = self._telling()
         found: dict[str, _Seen] = {}
-        for item in read_answer(data, _List).items or ():
-            name, version = item.metadata.name, item.metadata.resource_version
-            if name == self._name:
+        for key, text in told.items():
+            if key == self._key:
                 continue
-            seen = self._others.get(name)
-            if seen is None or seen.version != version:
-                seen = _Seen(version, _read(item), now)
+            seen = self._others.get(key)
+            if seen is None or seen.text != text:
+                seen = _Seen(text, _read(text), now)
             if now - seen.at >= DROP_AFTER:
                 seen.report = NOTHING
-            if now - seen.at >= DELETE_AFTER:
-                await self._delete(name)
-                continue
-            found[name] = seen
+            found[key] = seen
         self._others = found
         if self._telling() != before:
             self._changed()
-
-    async def _delete(self, name: str) -> None:
-        try:
-            await self._client.request("DELETE", self._path(name))
-        except NotFoundError:
-            return
-
-    def _path(self, name: str) -> str:
-        return CONFIG_MAPS.path(namespace=self._namespace, name=name)
+        old = [key for key, seen in found.items() if now - seen.at >= DELETE_AFTER]
+        if old:
+            await self._put(dict.fromkeys(old))
 
     def _report(self, error: KubernetesError) -> None:
         """Say once what goes on."""
@@ -233,14 +230,14 @@ class Reports:
             write("reports.failed", reason=reason)
 
 
-def report_name(identity: str) -> str:
-    """Return the name of a replica's ConfigMap: a DNS name."""
-    return "pylot-report-" + re.sub(r"[^a-z0-9-]+", "-", identity.lower()).strip("-")
+def report_key(identity: str) -> str:
+    """Return the key of a replica's report, with the letters that a ConfigMap's key may have."""
+    return re.sub(r"[^-._a-zA-Z0-9]", "-", identity)
 
 
-def _read(item: _ConfigMap) -> Report:
-    """Return the report in a ConfigMap; one that cannot be read tells nothing."""
+def _read(text: str) -> Report:
+    """Return the report in a value; one that cannot be read tells nothing."""
     try:
-        return msgspec.json.decode((item.data or {}).get(KEY, ""), type=Report)
+        return msgspec.json.decode(text, type=_Told).report
     except msgspec.DecodeError:
         return NOTHING

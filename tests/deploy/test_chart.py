@@ -17,6 +17,7 @@ from controlplane.inject.config import load_config
 from controlplane.inject.decision import Policy, Rule, decide
 from controlplane.leader.duties import LEASE, STATUS_LEASE
 from controlplane.leader.permissions import RULES
+from controlplane.leader.reports import NAME as REPORTS
 from controlplane.leader.webhook_secret import secret_name
 from controlplane.model.diagnostics import Level
 from controlplane.sources.kubernetes.mesh import CONFIG_MAP, config_map_name
@@ -75,7 +76,7 @@ def test_rights_on_single_objects_name_those_of_the_code(revision: str) -> None:
         for name in rule.get("resourceNames", ())
     }
     lease = f"{LEASE}-{revision}" if revision else LEASE
-    wanted = {config_map_name(revision), STATUS_LEASE, lease, secret_name(revision)}
+    wanted = {config_map_name(revision), STATUS_LEASE, lease, secret_name(revision), REPORTS}
     assert named == wanted
 
 

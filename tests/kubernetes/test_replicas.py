@@ -16,7 +16,7 @@ import pytest
 
 from controlplane.ads.types import CDS
 from controlplane.ads.wire import SERVICE, SOTW_METHOD
-from controlplane.leader.reports import LABEL
+from controlplane.leader.reports import NAME
 from tests.feature.conversation import SotwEnvoy
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.replica import PATIENCE, Replica, running_replica
@@ -228,10 +228,8 @@ async def test_what_is_rejected_at_another_replica_stands_on_the_object_too(
     def reconciled() -> tuple[str, str] | None:
         return here.conditions("dr", "web").get("Reconciled")
 
-    def reports() -> str:
-        return here.cluster.kubectl(
-            "get", "configmap", "-n", here.name, "-l", LABEL, "-o", "name"
-        ).stdout
+    def reports() -> list[str]:
+        return list(here.get("configmap", NAME).get("data", {}))
 
     here.service("web")
     here.destination_rule("web", 1)
@@ -248,7 +246,7 @@ async def test_what_is_rejected_at_another_replica_stands_on_the_object_too(
             await asyncio.to_thread(
                 until, lambda: reconciled() == ("False", "Rejected"), "the rejection is told"
             )
-            assert reports().split() == [f"configmap/pylot-report-{other.name}"]
+            assert reports() == [other.name]
 
             version = here.get("dr", "web")["metadata"]["resourceVersion"]
             leader.end(signal.SIGKILL)
