@@ -118,6 +118,7 @@ class App:
         self._context: Final = DebugContext(
             snapshot=lambda: self._registry.snapshot,
             serving=self._pusher.status,
+            findings=self._findings,
             generator=self._generator,
             ready=self._readiness,
             metrics=self._metrics,

@@ -223,7 +223,7 @@ class Session:
         if content is None:
             self._hold_what_it_brought(watch, wanted)
             rejected = watch.error and watch.accepted is not None and not watch.unanswered
-            if rejected and wanted is watch.based:
+            if rejected and not watch.withholds:
                 # What was rejected is not wanted any more, and the client never took it.
                 watch.error = ""
                 watch.nonce_acked = watch.nonce_sent
@@ -280,6 +280,7 @@ class Session:
         wanted = overlay.withheld(
             watch, base, self._shared.rejections, node=self._node, build=self._build
         )
+        watch.withholds = wanted is not base
         if watch.info.complete and watch.info is not LDS:
             return wanted, frozenset()
         held = self._unasked(watch, wanted)

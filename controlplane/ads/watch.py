@@ -68,6 +68,7 @@ class Watch:
         "force", "hold_until", "info", "initial", "last_sequence", "named", "names",
         "nonce_acked", "nonce_sent", "owed", "push", "refused", "repeated", "retried", "sent",
         "time_acked", "time_sent", "unanswered", "version_acked", "version_sent", "wildcard",
+        "withholds",
     )  # fmt: skip
 
     def __init__(self, info: TypeInfo, names: NameSet, *, wildcard: bool) -> None:
@@ -91,6 +92,7 @@ class Watch:
         # Resources of which the client may hold another than was accepted: a rejected response
         # can be half applied, and one that a later one overtook is never answered.
         self.doubted: set[str] = set()
+        self.withholds = False  # whether what was rejected or is suspected is kept back
         self.refused = ""  # the version of the content that was rejected last
         self.hold_until: float | None = None
         self.unanswered: list[Sent] = []  # oldest first

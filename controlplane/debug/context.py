@@ -97,8 +97,8 @@ class DebugContext:
 
     `cached` lists the resources that translation keeps in memory, `journal` the last pushes,
     oldest first. `progress` says how far proxies are with an object, `unpublished` whether a
-    newer version of one waits for its push, `kubernetes` how old its source's state is and
-    `leases` who leads. All
+    newer version of one waits for its push, `findings` what serving found wrong with objects,
+    `kubernetes` how old its source's state is and `leases` who leads. All
     callables are called on the event loop and must return at once.
     """
 
@@ -112,6 +112,7 @@ class DebugContext:
     journal: Callable[[], tuple[Entry, ...]] = tuple
     progress: Callable[[ObjectRef], Progress] = _no_progress
     unpublished: Callable[[ObjectRef], bool] = _published
+    findings: Callable[[], tuple[Diagnostic, ...]] = tuple
     kubernetes: Callable[[], SourceStatus | None] = _no_kubernetes
     leases: Callable[[], tuple[LeaseView, ...]] = tuple
     cluster_id: str = "Kubernetes"

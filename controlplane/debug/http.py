@@ -18,6 +18,7 @@ from typing import Final
 from aiohttp import web
 
 from controlplane.debug.auth import Identity, RefusedError, permit
+from controlplane.debug.conflicts import conflicts
 from controlplane.debug.context import DebugContext, ViewError
 from controlplane.debug.patience import Patience
 from controlplane.debug.render import to_json
@@ -181,6 +182,7 @@ async def _ready(request: web.Request) -> web.Response:
 async def _metrics(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     context.metrics.rejecting(context.serving())
+    context.metrics.conflicts(conflicts(context.snapshot(), context.findings()))
     body = context.metrics.render()
     return web.Response(body=body, headers={**_HEADERS, "Content-Type": METRICS_TYPE})
 

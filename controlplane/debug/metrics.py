@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter as Counts
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from prometheus_client import (
@@ -25,6 +25,7 @@ from prometheus_client import (
 )
 
 from controlplane.ads.status import ServingStatus
+from controlplane.debug.conflicts import DUPLICATE_SUBSETS, DUPLICATE_SUBSETS_TEXT, GAUGES
 from controlplane.model.snapshot import Snapshot
 from controlplane.translate.resources import ResourceType
 
@@ -75,9 +76,8 @@ class Metrics:
         self.registry: Final = CollectorRegistry(auto_describe=False)
         self._version = version
         self._counter_names: Final[list[str]] = []
-        self._by_type: Final[
-            dict[str, tuple[Counter, Histogram, Histogram]]
-        ] = {}  # found once, used often
+        # Found once, used often.
+        self._by_type: Final[dict[str, tuple[Counter, Histogram, Histogram]]] = {}
         started = clock()
         self._describe(version)
         self._gauge("istiod_uptime_seconds", "Seconds since the start.").set_function(
@@ -108,6 +108,14 @@ class Metrics:
                 f"pilot_xds_{short}_reject", f"Proxies that refuse a part of {short.upper()}."
             )
             for short in ("cds", "lds", "rds", "eds")
+        }
+
+        self._conflicts = {
+            name: self._gauge(name, text)
+            for name, text in (
+                *((name, text) for name, (text, _) in GAUGES.items()),
+                (DUPLICATE_SUBSETS, DUPLICATE_SUBSETS_TEXT),
+            )
         }
 
     def _counters(self) -> None:
@@ -235,6 +243,11 @@ class Metrics:
         )
         for short, gauge in self._rejecting.items():
             gauge.set(counts[short])
+
+    def conflicts(self, counts: Mapping[str, int]) -> None:
+        """What loses against another now, by the name of the gauge."""
+        for name, count in counts.items():
+            self._conflicts[name].set(count)
 
     def expired_nonce(self, type_url: str) -> None:
         """A request answered a response that is not the newest."""

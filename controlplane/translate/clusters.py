@@ -47,6 +47,8 @@ from controlplane.translate.resources import Resource, ResourceType, Translated,
 
 __all__ = ["ClusterInput", "build_cluster", "outbound_cluster_inputs"]
 
+WITHOUT_ENDPOINTS: Final = "ClusterWithoutEndpoints"
+"""The code of the finding about a cluster that is left out."""
 _DNS_MAX_QUERIES: Final = 100
 _DNS_JITTER_NS: Final = 100_000_000
 
@@ -98,7 +100,7 @@ def _service_cluster(value: ServiceClusterInput) -> Translated:
                 note(
                     value,
                     Level.WARNING,
-                    "ClusterWithoutEndpoints",
+                    WITHOUT_ENDPOINTS,
                     f"DNS cluster {value.name} is left out: it has no endpoints",
                 ),
             ),

@@ -33,6 +33,7 @@ from controlplane.translate.scope import OutboundClass
 
 HTTP_PROXY_ROUTE: Final = "http_proxy"
 CONFLICT: Final = "OutboundListenerConflict"
+TCP_CONFLICT: Final = "OutboundListenerTcpConflict"  # of two that are both plain TCP
 FIRST_UNPRIVILEGED_PORT: Final = 1024
 
 _TLS: Final = (Protocol.TLS, Protocol.HTTPS)
@@ -316,9 +317,10 @@ def _match_key(chain: _Chain) -> tuple[bool, frozenset[str], frozenset[str]]:
 
 def _lost(loser: _Claim, winner: _Claim, key: tuple[int, str]) -> Diagnostic:
     port, bind = key
+    both_tcp = loser.port.protocol is winner.port.protocol is Protocol.TCP
     return Diagnostic(
         level=Level.WARNING,
-        code=CONFLICT,
+        code=TCP_CONFLICT if both_tcp else CONFLICT,
         message=(
             f"{_kind(loser)} on {listener_name(bind, port)} cannot be told apart from"
             f" {_kind(winner)} of {winner.service.host}, which keeps the listener"
