@@ -19,6 +19,9 @@ from controlplane.agent.processes import Child, start_child
 from tests.envoy.harness import eventually, free_ports
 
 PROXY_ID: Final = 1337
+# What is promised in seconds is promised for a machine of its own; where other things run beside,
+# it takes longer.
+SLOWNESS: Final = float(os.environ.get("PYLOT_TEST_SLOWNESS", "4"))
 _ENVOY_PID: Final = re.compile(r"envoy_started +.*pid=(\d+)")
 
 
@@ -42,7 +45,7 @@ class AgentProcess:
         found = _ENVOY_PID.findall(self.log)
         return int(found[-1]) if found else 0
 
-    async def ready(self, *, seconds: float = 10.0) -> None:
+    async def ready(self, *, seconds: float = 30.0) -> None:
         """Wait until Envoy is live with its first configuration."""
 
         async def look() -> bool:

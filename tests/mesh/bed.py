@@ -84,7 +84,7 @@ class MeshBed:
         )
         return await self.pods.add(spec, echo(name, *ports) if ports else ())
 
-    async def ready(self, *names: str, seconds: float = 20) -> None:
+    async def ready(self, *names: str, seconds: float = 60) -> None:
         """Wait until pods are ready; no names: all."""
         await self.pods.ready(self.node, seconds=seconds, names=names)
 
@@ -136,7 +136,7 @@ class MeshBed:
         async def look() -> list[str]:
             return [line for line in self.log(pod) if all(part in line for part in parts)]
 
-        found = await eventually(look, bool, seconds=5, what=f"{parts} in the log of {pod.name}")
+        found = await eventually(look, bool, seconds=30, what=f"{parts} in the log of {pod.name}")
         return found[0]
 
     async def unlogged(self, pod: Pod, *parts: str, before: int = 0) -> None:

@@ -14,12 +14,12 @@ import pytest
 from aiohttp import web
 
 from tests.envoy.harness import bed, eventually, free_ports
-from tests.mesh.agent_support import PROXY_ID, AgentProcess, agent, ids_of, is_running
+from tests.mesh.agent_support import PROXY_ID, SLOWNESS, AgentProcess, agent, ids_of, is_running
 
 pytestmark = [pytest.mark.envoy]
 
 
-async def answers(made: AgentProcess, status: int, *, seconds: float = 10.0) -> float:
+async def answers(made: AgentProcess, status: int, *, seconds: float = 30.0) -> float:
     """Wait until the health port answers a status, and return how many seconds that took."""
     started = time.monotonic()
     await eventually(
@@ -51,10 +51,10 @@ async def test_envoy_killed_is_back_within_two_seconds() -> None:
             await eventually(
                 lambda pid=first: _is_new(proxy, pid),  # type: ignore[misc]
                 bool,
-                seconds=2,
+                seconds=2 * SLOWNESS,
                 what="another Envoy",
             )
-            assert await answers(proxy, 200, seconds=2) < 2
+            assert await answers(proxy, 200, seconds=2 * SLOWNESS) < 2 * SLOWNESS
         assert proxy.log.count("envoy_ended") == 2
         assert proxy.child.returncode is None
 
@@ -69,7 +69,7 @@ async def test_agent_killed_leaves_no_orphan() -> None:
         pid = proxy.envoy_pid
         await proxy.child.kill()
         await eventually(
-            lambda: asyncio.sleep(0, is_running(pid)), lambda alive: not alive, seconds=2
+            lambda: asyncio.sleep(0, is_running(pid)), lambda alive: not alive, seconds=2 * SLOWNESS
         )
 
 
@@ -85,7 +85,7 @@ async def test_an_agent_and_its_envoy_end_with_whoever_started_the_agent() -> No
             await eventually(
                 lambda: asyncio.sleep(0, any(map(is_running, family))),
                 lambda alive: not alive,
-                seconds=2,
+                seconds=2 * SLOWNESS,
             )
 
 
@@ -109,11 +109,13 @@ async def test_as_process_one_it_takes_leave_of_orphans() -> None:
             shell = await asyncio.create_subprocess_exec(*words)
             await shell.wait()
             assert len(children_of(outside)) == 2
-            await eventually(lambda: _children(outside), lambda found: len(found) == 1, seconds=3)
+            await eventually(
+                lambda: _children(outside), lambda found: len(found) == 1, seconds=3 * SLOWNESS
+            )
             assert is_running(children_of(outside)[0])
             assert "envoy_ended" not in proxy.log
             os.kill(outside, signal.SIGTERM)
-            assert await asyncio.wait_for(proxy.child.wait(), 10) == 0
+            assert await asyncio.wait_for(proxy.child.wait(), 30) == 0
 
 
 def children_of(pid: int) -> list[int]:
@@ -137,7 +139,7 @@ async def test_a_control_plane_that_comes_late_is_waited_for() -> None:
             assert proxy.log.count("control_plane_unreachable") == 1
             assert "Connection refused" in proxy.log
             await made.start_control_plane()
-            assert await answers(proxy, 200) < 5
+            assert await answers(proxy, 200) < 5 * SLOWNESS
 
 
 async def test_a_lost_control_plane_is_said_once_and_changes_nothing() -> None:
@@ -167,8 +169,8 @@ async def test_a_signal_ends_an_idle_agent_at_once(how: signal.Signals) -> None:
         pid = proxy.envoy_pid
         started = time.monotonic()
         os.kill(proxy.child.pid, how)
-        assert await asyncio.wait_for(proxy.child.wait(), 10) == 0
-        assert time.monotonic() - started < 3
+        assert await asyncio.wait_for(proxy.child.wait(), 30) == 0
+        assert time.monotonic() - started < 3 * SLOWNESS
         assert not is_running(pid)
         assert "drain_ended" in proxy.log
         assert "Traceback" not in proxy.log
@@ -182,10 +184,12 @@ async def test_the_drain_takes_its_minimum_and_is_not_ready_meanwhile() -> None:
             started = time.monotonic()
             os.kill(proxy.child.pid, signal.SIGTERM)
             await eventually(
-                proxy.own_health, lambda seen: seen == (503, "the proxy is draining\n"), seconds=1
+                proxy.own_health,
+                lambda seen: seen == (503, "the proxy is draining\n"),
+                seconds=1 * SLOWNESS,
             )
-            assert await asyncio.wait_for(proxy.child.wait(), 10) == 0
-            assert 2 <= time.monotonic() - started < 5
+            assert await asyncio.wait_for(proxy.child.wait(), 30) == 0
+            assert 2 <= time.monotonic() - started < 5 * SLOWNESS
 
 
 async def test_quitquitquit_drains_and_ends() -> None:
@@ -196,7 +200,7 @@ async def test_quitquitquit_drains_and_ends() -> None:
             http.post(f"http://127.0.0.1:{proxy.status_port}/quitquitquit") as answer,
         ):
             assert answer.status == 200
-        assert await asyncio.wait_for(proxy.child.wait(), 10) == 0
+        assert await asyncio.wait_for(proxy.child.wait(), 30) == 0
 
 
 async def test_the_gateway_finishes_what_it_has_begun() -> None:
@@ -241,7 +245,7 @@ async def test_the_gateway_finishes_what_it_has_begun() -> None:
                 await asyncio.sleep(0.5)
                 os.kill(proxy.child.pid, signal.SIGTERM)
                 assert await request == (200, "done")
-                assert await asyncio.wait_for(proxy.child.wait(), 10) == 0
+                assert await asyncio.wait_for(proxy.child.wait(), 30) == 0
         finally:
             await runner.cleanup()
 
@@ -279,7 +283,7 @@ async def test_a_taken_status_port_is_one_sentence() -> None:
     server = await asyncio.start_server(lambda *_: None, "0.0.0.0", port)
     try:
         async with bed() as made, agent(made.layout.grpc, "--statusPort", str(port)) as proxy:
-            assert await asyncio.wait_for(proxy.child.wait(), 10) == 1
+            assert await asyncio.wait_for(proxy.child.wait(), 30) == 1
             assert f"Error: the status port {port} cannot be opened" in proxy.log
             assert "Traceback" not in proxy.log
     finally:

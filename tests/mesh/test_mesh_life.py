@@ -20,7 +20,7 @@ from controlplane.demo.namespaces import FILES, NAMES, Network, purge
 from controlplane.demo.pods import Pod
 from controlplane.demo.visitor import Visitor
 from tests.envoy.harness import eventually
-from tests.mesh.agent_support import is_running
+from tests.mesh.agent_support import SLOWNESS, is_running
 from tests.mesh.bed import MeshBed, mesh_bed, pod_object, service
 
 pytestmark = [pytest.mark.netns, pytest.mark.envoy]
@@ -28,8 +28,6 @@ pytestmark = [pytest.mark.netns, pytest.mark.envoy]
 WEB: Final = "10.96.0.80"
 MESH: Final = {"web.yaml": service("web", WEB, "http:8000:8000")}
 PODS: Final = 20
-# What is promised for a machine of its own; where other things run beside, it takes longer.
-SLOWNESS: Final = float(os.environ.get("PYLOT_TEST_SLOWNESS", "4"))
 _ENVOY_PID: Final = re.compile(r"envoy_started +.*pid=(\d+)")
 
 
@@ -96,7 +94,9 @@ async def test_an_agent_that_dies_takes_its_envoy_along() -> None:
         envoy = envoy_of(bed, web)
         assert await web.agent.kill() == -signal.SIGKILL
         await eventually(
-            lambda: asyncio.sleep(0, is_running(envoy)), lambda alive: not alive, seconds=2
+            lambda: asyncio.sleep(0, is_running(envoy)),
+            lambda alive: not alive,
+            seconds=2 * SLOWNESS,
         )
         web.agent = await bed.pods.start_agent(web.spec, web.namespace)
         await bed.ready("web")
