@@ -248,7 +248,16 @@ class App:
         """Serve the admission webhooks."""
         settings = self._settings
         config = FileConfig(
-            settings.inject_config, settings.inject_values, revision=settings.revision
+            settings.inject_config,
+            settings.inject_values,
+            revision=settings.revision,
+            mesh_values={
+                "global": {
+                    "istioNamespace": settings.root_namespace,
+                    "multiCluster": {"clusterName": settings.cluster_id},
+                    "proxy": {"clusterDomain": settings.domain},
+                }
+            },
         )
         current = self._webhook_certificate()
         first = current()

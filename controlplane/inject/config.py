@@ -64,12 +64,14 @@ def load_config(
     values_name: str = "--values",
     revision: str = DEFAULT_REVISION,
     tags: frozenset[str] = frozenset(),
+    mesh_values: Mapping[str, Any] | None = None,
 ) -> InjectConfig:
     """Return the settings out of two texts; None means ours.
 
     A replaced config replaces templates by name and every other key that it has; values are laid
-    over ours, key by key. `tags` are further names of this revision. Raises InjectConfigError
-    with the file (by the names given), the place and what is wrong there.
+    over ours, key by key. `mesh_values` are what the control plane knows of itself: they come
+    before the values. `tags` are further names of this revision. Raises InjectConfigError with
+    the file (by the names given), the place and what is wrong there.
     """
     ours = packaged(TEMPLATE)
     found = _read(ours, TEMPLATE)
@@ -83,6 +85,7 @@ def load_config(
     if not isinstance(found["templates"], dict):
         raise InjectConfigError(f"{config_name}: templates: must be an object")
     merged = _read(packaged(VALUES), VALUES)
+    _lay_over(merged, mesh_values or {}, "the control plane's own values", ())
     if values is not None:
         _lay_over(merged, _read(values, values_name), values_name, ())
     config = InjectConfig(

@@ -7,7 +7,9 @@ once; only at the start it is an error.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -29,12 +31,14 @@ class FileConfig:
         values: Path | None = None,
         *,
         revision: str = DEFAULT_REVISION,
+        mesh_values: Mapping[str, Any] | None = None,
     ) -> None:
         """Read the files; raises InjectConfigError naming the file and the place in it."""
         self._files = (inject_config, values)
         self._revision = revision
+        self._mesh_values = mesh_values
         self._seen: FileState = state_of(*self._files)
-        self._current = read_config(inject_config, values, revision=revision)
+        self._current = self._read()
 
     def __call__(self) -> InjectConfig:
         """Return the settings of this moment."""
@@ -46,15 +50,22 @@ class FileConfig:
 
     def _read_again(self) -> None:
         try:
-            self._current = read_config(*self._files, revision=self._revision)
+            self._current = self._read()
         except InjectConfigError as error:
             _log.error("inject_config_refused", reason=str(error), used="the last good one")
         else:
             _log.info("inject_config_read", templates=sorted(self._current.templates))
 
+    def _read(self) -> InjectConfig:
+        return read_config(*self._files, revision=self._revision, mesh_values=self._mesh_values)
+
 
 def read_config(
-    inject_config: Path | None, values: Path | None, *, revision: str = DEFAULT_REVISION
+    inject_config: Path | None,
+    values: Path | None,
+    *,
+    revision: str = DEFAULT_REVISION,
+    mesh_values: Mapping[str, Any] | None = None,
 ) -> InjectConfig:
     """Return the settings in these files; raises InjectConfigError naming file and place."""
     return load_config(
@@ -63,6 +74,7 @@ def read_config(
         config_name=str(inject_config or "--inject-config"),
         values_name=str(values or "--values"),
         revision=revision,
+        mesh_values=mesh_values,
     )
 
 

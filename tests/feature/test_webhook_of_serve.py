@@ -54,6 +54,10 @@ class Serve:
 
     def image_of_the_proxy(self, trusted: bytes) -> str:
         """Ask for the injection of a pod, trusting this authority; returns the proxy's image."""
+        return str(self.proxy(trusted)["image"])
+
+    def proxy(self, trusted: bytes) -> dict[str, Any]:
+        """Ask for the injection of a pod, trusting this authority; returns its istio-proxy."""
         asked = {
             "apiVersion": "admission.k8s.io/v1",
             "kind": "AdmissionReview",
@@ -75,13 +79,14 @@ class Serve:
             response = json.loads(answer.read())["response"]
         assert response["allowed"], response
         patch = json.loads(base64.b64decode(response["patch"]))
-        (image,) = {
-            one["image"]
+        found: dict[str, Any]
+        (found,) = (
+            one
             for change in patch
             for one in (change["value"] if isinstance(change.get("value"), list) else ())
             if isinstance(one, dict) and one.get("name") == "istio-proxy"
-        }
-        return str(image)
+        )
+        return found
 
 
 def write(directory: Path, certificate: ServingCertificate) -> None:
@@ -110,7 +115,7 @@ def serve(tmp_path: Path, authority: Authority) -> Iterator[Serve]:
     (objects / "namespace.yaml").write_text(NAMESPACE)
     command = [sys.executable, "-m", "controlplane", "serve", "--no-kubernetes"]
     command += ["--config-dir", str(objects), "--log-format", "json"]
-    command += ["--https-addr", "127.0.0.1:0"]
+    command += ["--https-addr", "127.0.0.1:0", "--cluster-id", "west", "--domain", "west.local"]
     for other in ("grpc", "secure-grpc", "http", "monitoring"):
         command += [f"--{other}-addr", ""]
     for flag, file in (
@@ -136,7 +141,11 @@ def serve(tmp_path: Path, authority: Authority) -> Iterator[Serve]:
 
 def test_the_webhook_follows_its_files(serve: Serve, tmp_path: Path, authority: Authority) -> None:
     first = authority.certificate
-    assert serve.image_of_the_proxy(first).startswith("first/proxy:")
+    proxy = serve.proxy(first)
+    assert proxy["image"].startswith("first/proxy:")
+    # What the control plane is told of the cluster, its pods are told too.
+    assert "$(POD_NAMESPACE).svc.west.local" in proxy["args"]
+    assert {"name": "ISTIO_META_CLUSTER_ID", "value": "west"} in proxy["env"]
 
     (tmp_path / "values.yaml").write_text("global: {hub: second}")
     assert serve.image_of_the_proxy(first).startswith("second/proxy:")

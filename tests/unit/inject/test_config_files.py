@@ -15,6 +15,17 @@ def test_without_files_ours_count() -> None:
     assert "sidecar" in FileConfig()().templates
 
 
+def test_values_of_the_control_plane_come_before_those_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text("global: {proxy: {clusterDomain: mine.example}}")
+    own = {"global": {"multiCluster": {"clusterName": "west"}, "proxy": {"clusterDomain": "a"}}}
+    found = FileConfig(None, file, mesh_values=own)().values["global"]
+    assert found["multiCluster"]["clusterName"] == "west"
+    assert found["proxy"]["clusterDomain"] == "mine.example"
+    assert found["proxy"]["logLevel"] == "warning", "what neither says is as it was"
+    assert FileConfig()().values["global"]["multiCluster"]["clusterName"] == "Kubernetes"
+
+
 def test_a_changed_file_counts_from_the_next_question_on(tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
     values.write_text("global: {hub: one}")
