@@ -56,10 +56,13 @@ def problems(annotations: Mapping[str, str]) -> list[str]:
 
 
 def warnings(annotations: Mapping[str, str]) -> list[str]:
-    """Return a sentence for each annotation that looks like one of ours and is none."""
+    """Return a sentence for each annotation that looks like one of ours and has no effect."""
     found = []
     for name in sorted(annotations):
-        if name.startswith(_PREFIXES) and name not in names.KNOWN_ANNOTATIONS:
+        if name in names.OBSOLETE_ANNOTATIONS:
+            instead = names.OBSOLETE_ANNOTATIONS[name]
+            found.append(f"annotation {name} has no effect any more: {instead}")
+        elif name.startswith(_PREFIXES) and name not in names.KNOWN_ANNOTATIONS:
             near = difflib.get_close_matches(name, sorted(names.KNOWN_ANNOTATIONS), n=1, cutoff=0.8)
             hint = f"; did you mean {near[0]}?" if near else ""
             found.append(f"annotation {name} is not known and has no effect{hint}")

@@ -61,13 +61,18 @@ IGNORED_NAMESPACES: Final = frozenset(
     {"kube-system", "kube-public", "kube-node-lease", "local-path-storage"}
 )
 
+OBSOLETE_ANNOTATIONS: Final = {
+    "sidecar.istio.io/controlPlaneAuthPolicy": "use controlPlaneAuthPolicy in proxy.istio.io/config",
+    "sidecar.istio.io/discoveryAddress": "use discoveryAddress in proxy.istio.io/config",
+    "sidecar.istio.io/enableCoreDump": "it is a matter of the node",
+    "readiness.status.sidecar.istio.io/applicationPorts": "the application's own probe counts",
+}
+"""Annotations of older releases without an effect, and what there is instead."""
+
 KNOWN_ANNOTATIONS: Final = frozenset(
     {
         *(value for value in dict(globals()).values() if isinstance(value, str) and "/" in value),
         # Read by others than the injector: the agent, the control plane, operators.
-        "sidecar.istio.io/controlPlaneAuthPolicy",
-        "sidecar.istio.io/discoveryAddress",
-        "sidecar.istio.io/enableCoreDump",
         "sidecar.istio.io/extraStatTags",
         "sidecar.istio.io/init-containers-before-proxy",
         "sidecar.istio.io/statsCompression",
@@ -77,6 +82,5 @@ KNOWN_ANNOTATIONS: Final = frozenset(
         "sidecar.istio.io/statsInclusionPrefixes",
         "sidecar.istio.io/statsInclusionRegexps",
         "sidecar.istio.io/statsInclusionSuffixes",
-        "readiness.status.sidecar.istio.io/applicationPorts",
     }
 )

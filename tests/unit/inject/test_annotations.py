@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controlplane.inject.annotations import problems, proxy_config, warnings
+from controlplane.inject.names import OBSOLETE_ANNOTATIONS
 from controlplane.model.base import FrozenDict
 from controlplane.model.mesh import ProxyConfig
 
@@ -86,6 +87,13 @@ def test_an_annotation_that_is_misspelt_is_warned_about() -> None:
         "annotation sidecar.istio.io/proxyCpu is not known and has no effect; "
         "did you mean sidecar.istio.io/proxyCPU?"
     )
+
+
+@pytest.mark.parametrize("name", sorted(OBSOLETE_ANNOTATIONS))
+def test_an_annotation_of_older_releases_is_said_to_have_no_effect(name: str) -> None:
+    assert problems({name: "x"}) == []
+    (warning,) = warnings({name: "x"})
+    assert warning.startswith(f"annotation {name} has no effect any more: ")
 
 
 def test_the_pods_proxy_config_replaces_fields_and_merges_metadata() -> None:
