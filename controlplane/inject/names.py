@@ -62,8 +62,8 @@ IGNORED_NAMESPACES: Final = frozenset(
 )
 
 OBSOLETE_ANNOTATIONS: Final = {
-    "sidecar.istio.io/controlPlaneAuthPolicy": "use controlPlaneAuthPolicy in proxy.istio.io/config",
-    "sidecar.istio.io/discoveryAddress": "use discoveryAddress in proxy.istio.io/config",
+    "sidecar.istio.io/controlPlaneAuthPolicy": "use that field in proxy.istio.io/config",
+    "sidecar.istio.io/discoveryAddress": "use that field in proxy.istio.io/config",
     "sidecar.istio.io/enableCoreDump": "it is a matter of the node",
     "readiness.status.sidecar.istio.io/applicationPorts": "the application's own probe counts",
 }
