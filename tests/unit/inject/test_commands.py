@@ -34,7 +34,7 @@ FIELDS = {
 }
 
 
-def containers(annotations: dict[str, str]) -> dict[str, dict[str, Any]]:
+def containers(annotations: dict[str, str], *, values: str = "") -> dict[str, dict[str, Any]]:
     """Return the containers that were added to a pod, by name."""
     made = pod("web")
     made["metadata"]["annotations"] = annotations
@@ -46,7 +46,7 @@ def containers(annotations: dict[str, str]) -> dict[str, dict[str, Any]]:
             discovery_address="10.9.9.9:15010", proxy_metadata=metadata, concurrency=2
         )
     )
-    outcome = inject(made, namespace="shop", config=load_config(), mesh=mesh)
+    outcome = inject(made, namespace="shop", config=load_config(None, values), mesh=mesh)
     assert isinstance(outcome, Injected), outcome
     return {
         one["name"]: one
@@ -94,6 +94,11 @@ def test_the_init_container_runs_capture() -> None:
     assert "-i net1" in text
     # DNS capture is asked for by the proxy's metadata.
     assert "--to-ports 15053" in text
+
+
+def test_the_init_container_captures_with_nftables_when_the_values_say_so() -> None:
+    made = containers({}, values="global: {nativeNftables: true}")
+    assert "redirect to :15006" in run(made["istio-init"], "--dry-run")
 
 
 @pytest.mark.parametrize("native", ["true", "false"])
