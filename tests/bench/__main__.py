@@ -33,7 +33,7 @@ SCENARIOS = {
     "cold": "from the start of the program to /ready",
     "kubernetes": "10,000 EndpointSlices from an API server, then 500 changes per second",
     "translate": "translation alone, for 1, 10 and 100 classes",
-    "floor": "what grpc.aio costs alone when it sends as many bytes",
+    "floor": "what the transport costs alone, ours and grpc.aio, for as many bytes",
     "growth": "connect, endpoint, route and full with 100 to 3000 sidecars",
     "micro": "pytest-benchmark of translate and assemble",
 }

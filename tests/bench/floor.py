@@ -1,8 +1,9 @@
-"""The floor: what grpc.aio costs alone when it sends ready bytes to as many streams.
+"""The floor: what the transport costs alone when it sends ready bytes to as many streams.
 
 Run as `python -m tests.bench.floor`, it is the server: it holds its streams and sends each line's
-number of bytes from standard input as one response to all of them. No control plane that serves
-through grpc.aio can be faster than this; the distance to it is what is ours.
+number of bytes from standard input as one response to all of them, by our transport or, to
+compare, by grpc.aio. A control plane cannot be faster than its transport; the distance to it is
+what the engine takes.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
+from controlplane.ads.wire import SERVICE, SOTW_METHOD
+from controlplane.transport.server import GrpcServer
+from controlplane.transport.stream import Call
 from tests.bench import world
 from tests.bench.bed import Size
 from tests.bench.fleet import Fleet
@@ -28,9 +33,14 @@ _SIZES = (1_000, 100_000, 460_000, 1_250_000)
 
 
 def floor(rows: list[Row], size: Size, *, quick: bool) -> None:
-    """Add the rows of pushing bodies of several sizes to all sidecars."""
+    """Add the rows of pushing bodies of several sizes to all sidecars, by each transport."""
+    for transport in TRANSPORTS:
+        _measure(rows, size, transport, quick=quick)
+
+
+def _measure(rows: list[Row], size: Size, transport: str, *, quick: bool) -> None:
     port = free_port()
-    words = [sys.executable, "-m", "tests.bench.floor", str(port)]
+    words = [sys.executable, "-m", "tests.bench.floor", transport, str(port)]
     process = subprocess.Popen(words, stdin=subprocess.PIPE)
     try:
         _wait(port)
@@ -39,7 +49,7 @@ def floor(rows: list[Row], size: Size, *, quick: bool) -> None:
             fleet.connect(world.sidecars(size.sidecars), wait=False)
             time.sleep(1.0 + size.sidecars / 500)
             for body in _SIZES:
-                progress(f"floor, {size.sidecars} streams, {body:,} bytes")
+                progress(f"floor, {transport}, {size.sidecars} streams, {body:,} bytes")
                 latencies: list[float] = []
                 spent: list[float] = []
                 for _ in range(2 if quick else 5):
@@ -56,7 +66,7 @@ def floor(rows: list[Row], size: Size, *, quick: bool) -> None:
                 rows.append(
                     Row(
                         scenario="floor",
-                        protocol="sotw",
+                        protocol=transport,
                         measure=f"{body / 1000:,.0f} kB to all",
                         unit="s",
                         value=statistics.median(latencies),
@@ -81,8 +91,53 @@ def _wait(port: int) -> None:
     raise TimeoutError("the floor's server does not listen")
 
 
+class _Held:
+    """A stream that is held: only the newest response waits, as in the control plane."""
+
+    def __init__(self, call: Call, streams: set[_Held]) -> None:
+        self._call: Final = call
+        self._streams: Final = streams
+        self._room = True
+        self._next: bytes | None = None
+        streams.add(self)
+
+    def push(self, response: bytes) -> None:
+        """Send a response, now or when there is room."""
+        if self._room:
+            self._room = self._call.send(response)
+        else:
+            self._next = response
+
+    def on_message(self, payload: bytes) -> None:
+        """An acknowledgement needs no answer."""
+
+    def on_half_close(self) -> None:
+        """Nobody does that here."""
+
+    def on_writable(self) -> None:
+        """Send what waited."""
+        self._room = True
+        response, self._next = self._next, None
+        if response is not None:
+            self.push(response)
+
+    def on_end(self, reason: str) -> None:
+        """Forget the stream."""
+        self._streams.discard(self)
+
+
 async def serve(port: int) -> None:
-    """Serve until the process is ended."""
+    """Serve by our transport until the process is ended."""
+    streams: set[_Held] = set()
+    server = GrpcServer({f"/{SERVICE}/{SOTW_METHOD}": lambda call: _Held(call, streams)})
+    await server.start(f"{HOST}:{port}")
+    async for response in _responses():
+        for stream in tuple(streams):
+            stream.push(response)
+
+
+async def serve_grpc(port: int) -> None:
+    """Serve by grpc.aio until the process is ended."""
     import grpc
     import grpc.aio
 
@@ -106,12 +161,18 @@ async def serve(port: int) -> None:
 
     server = grpc.aio.server()
     handler = grpc.stream_stream_rpc_method_handler(stream)
-    service = "envoy.service.discovery.v3.AggregatedDiscoveryService"
     server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(service, {"StreamAggregatedResources": handler}),)
+        (grpc.method_handlers_generic_handler(SERVICE, {SOTW_METHOD: handler}),)
     )
     server.add_insecure_port(f"{HOST}:{port}")
     await server.start()
+    async for response in _responses():
+        for queue in writers:
+            queue.put_nowait(response)
+
+
+async def _responses() -> AsyncIterator[bytes]:
+    """A response of so many bytes for each line of standard input."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
@@ -120,15 +181,16 @@ async def serve(port: int) -> None:
     while line := await reader.readline():
         number += 1
         # The resource is an unknown field inside an Any, so that the sidecars find no names.
-        response = (
+        yield (
             field(1, f"version-{number}".encode())
             + field(4, URLS[CDS].encode())
             + field(5, f"nonce-{number}".encode())
             + field(2, field(15, bytes(int(line))))
         )
-        for queue in writers:
-            queue.put_nowait(response)
+
+
+TRANSPORTS: Final = {"ours": serve, "grpc.aio": serve_grpc}
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    asyncio.run(TRANSPORTS[sys.argv[1]](int(sys.argv[2])))
