@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from controlplane.ads import wire
-from controlplane.ads.types import Names, Nonce, Version
+from controlplane.ads.types import WILDCARD, Names, Nonce, Version
 from controlplane.model.names import Host, parse_cluster
 from controlplane.translate.resources import Resource, ResourceType, content_hash
 
@@ -55,6 +55,7 @@ class NameSets:
 
     def __init__(self) -> None:
         self._known: WeakValueDictionary[Names, NameSet] = WeakValueDictionary()
+        self._lists: WeakValueDictionary[tuple[str, ...], NameSet] = WeakValueDictionary()
 
     def intern(self, names: Iterable[str]) -> NameSet:
         """Return the one set with these names."""
@@ -63,6 +64,13 @@ class NameSets:
         if found is None:
             key = frozenset(map(sys.intern, key))
             found = self._known[key] = NameSet(key)
+        return found
+
+    def of_list(self, names: tuple[str, ...]) -> NameSet:
+        """Return the one set with the names of a list, without the wildcard."""
+        found = self._lists.get(names)
+        if found is None:
+            found = self._lists[names] = self.intern(name for name in names if name != WILDCARD)
         return found
 
 

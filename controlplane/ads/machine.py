@@ -348,6 +348,8 @@ class Session:
         along nothing is being added: it serves nobody yet.
         """
         endpoints = self.watches.get(EDS.kind)
+        if fresh and endpoints is None:
+            return
         if before is not None and watch.accepted is before and not watch.doubted:
             # The usual case, worked out once for all streams that hold the same.
             news = content.news(before)

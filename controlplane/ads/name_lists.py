@@ -9,12 +9,16 @@ what is left has to be a request without any names.
 from __future__ import annotations
 
 import sys
+from collections import deque
+from collections.abc import Iterator
+from itertools import chain
 from typing import Final
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from controlplane.translate.resources import length_delimited
 
 LONG: Final = 32  # names; shorter lists are read each time
+_TRIED: Final = 8  # lists of other streams that a request is compared with
 _VERSION: Final = 0x0A  # keys of the fields of a DiscoveryRequest
 _NODE: Final = 0x12
 _NAMES: Final = 0x1A
@@ -35,6 +39,7 @@ class NameLists:
 
     def __init__(self) -> None:
         self._known: WeakValueDictionary[tuple[str, ...], NameList] = WeakValueDictionary()
+        self._newest: deque[ref[NameList]] = deque(maxlen=_TRIED)
 
     def intern(self, names: tuple[str, ...]) -> NameList:
         """Return the one list with these names."""
@@ -42,7 +47,15 @@ class NameLists:
         if found is None:
             names = tuple(map(sys.intern, names))
             found = self._known[names] = NameList(names)
+            self._newest.append(ref(found))
         return found
+
+    def newest(self) -> Iterator[NameList]:
+        """Yield the lists that came last: a new stream will hardly have one of its own."""
+        for reference in self._newest:
+            found = reference()
+            if found is not None:
+                yield found
 
 
 class RecentLists:
@@ -56,12 +69,10 @@ class RecentLists:
 
     def cut(self, payload: bytes) -> tuple[tuple[str, ...], bytes] | None:
         """Return the names of a request and its other fields, None when they have to be read."""
-        if not self._by_type:
-            return None
         start = _start_of_names(payload)
         if not 0 <= start < len(payload) or payload[start] != _NAMES:
             return None
-        for known in self._by_type.values():
+        for known in chain(self._by_type.values(), self._lists.newest()):
             end = start + len(known.encoded)
             if payload.startswith(known.encoded, start) and payload[end : end + 1] != b"\x1a":
                 return known.names, payload[:start] + payload[end:]
@@ -69,6 +80,9 @@ class RecentLists:
 
     def remember(self, type_url: str, names: tuple[str, ...]) -> tuple[str, ...]:
         """Keep the list that a request was read to carry; return the names to go on with."""
+        known = self._by_type.get(type_url)
+        if known is not None and known.names is names:
+            return names
         if len(names) < LONG:
             self._by_type.pop(type_url, None)
             return names

@@ -61,10 +61,11 @@ class SotwSession(Session):
         return READY
 
     def _subscribe(self, info: TypeInfo, request: Request, now: float) -> Effect:
-        names = self._shared.names.intern(name for name in request.names if name != WILDCARD)
+        names = self._shared.names.of_list(request.names)
         wildcard = info.wildcard and (WILDCARD in request.names or not request.names)
         watch = Watch(info, names, wildcard=wildcard)
         watch.named = bool(request.names)
+        watch.repeated = request.names if len(request.names) >= LONG else ()
         self.watches[info.kind] = watch
         if not wildcard and not names.names:
             watch.owed = False
@@ -124,7 +125,7 @@ class SotwSession(Session):
         watch.repeated = request.names if len(request.names) >= LONG else ()
         if watch.came_with:
             watch.came_with &= frozenset(request.names)
-        asked = frozenset(name for name in request.names if name != WILDCARD)
+        asked = self._shared.names.of_list(request.names).names
         wildcard = info.wildcard and (
             WILDCARD in request.names or (not request.names and watch.wildcard and not watch.named)
         )

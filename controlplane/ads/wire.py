@@ -76,6 +76,8 @@ def decode_request(
         message = _parse(DiscoveryRequest, rest)
         if message.resource_names or message.type_url not in TYPE_BY_URL:
             names = None
+        elif recent is not None:
+            names = recent.remember(message.type_url, names)
     if names is None:
         message = _parse(DiscoveryRequest, payload)
         names = tuple(message.resource_names)
