@@ -37,6 +37,16 @@ _MAX_ALIASES: Final = 10
 _SELECTIONS_KEPT: Final = 1 << 14
 
 
+class DomainsKey(NamedTuple):
+    """What decides by which names a class calls a service, as long as services stay the same."""
+
+    host: Host
+    aliases: tuple[Host, ...]
+    dns_domain: str
+    ipv4: bool
+    ipv6: bool
+
+
 class Defaults(NamedTuple):
     """The virtual hosts of a port without any VirtualService, when no two share a domain."""
 
@@ -52,6 +62,10 @@ class Shared:
 
     def __init__(self) -> None:
         self._values: Final[dict[Any, Any]] = {}
+        self.domains: Final[dict[DomainsKey, tuple[str, ...]]] = {}
+        self.defaults: Final[
+            dict[tuple[str, int, DomainsKey], tuple[tuple[str, ...], VirtualHostInput]]
+        ] = {}
         self._renewed: Final[dict[str, dict[VirtualHostInput, VirtualHostInput]]] = {}
         self._selected: Final[dict[Selection, RuleContent | None]] = {}
 
@@ -103,7 +117,6 @@ class ServiceHosts:
         )
         self._cls: Final = cls
         self._destinations: Final = Destinations(self._snapshot, cls)
-        self._domains: dict[Host, tuple[str, ...]] = {}
         self._defaults: Final[dict[int, Defaults | None]] = {}
         self._former: dict[int, Defaults | None] = {}
         self.ruled: Final[dict[int, Mapping[RoutingRule, Any]]] = {}
@@ -112,7 +125,6 @@ class ServiceHosts:
             self.services = before.services
             self.by_port = before.by_port
             self._aliases = before._aliases
-            self._domains = before._domains
             self._former = dict(before._defaults)
 
     def is_of(self, snapshot: Snapshot) -> bool:
@@ -157,18 +169,27 @@ class ServiceHosts:
 
     def domains(self, service: Service) -> tuple[str, ...]:
         """Return all names by which the class may call a service, in wire order."""
-        found = self._domains.get(service.host)
+        key = self._domains_key(service)
+        found = self.shared.domains.get(key)
         if found is None:
             names = service_domains(
                 service.host,
-                aliases=self._aliases.get(service.host, ()),
+                aliases=key.aliases,
                 headless=service.is_headless,
                 addresses=tuple(_addresses(service, self._cls)),
-                dns_domain=self._cls.dns_domain,
+                dns_domain=key.dns_domain,
             )
-            # Most names are the same for all classes.
-            found = self._domains[service.host] = self.shared.one(tuple(map(sys.intern, names)))
+            found = self.shared.domains[key] = tuple(map(sys.intern, names))
         return found
+
+    def _domains_key(self, service: Service) -> DomainsKey:
+        host, aliases = service.host, self._aliases.get(service.host, ())
+        dns_domain = self._cls.dns_domain
+        namespace, found, domain = dns_domain.partition(".svc.")
+        if found and not any(f".{namespace}." in name for name in (host, *aliases)):
+            # Only in its own namespace a service has names that others do not know it by.
+            dns_domain = f".svc.{domain}"
+        return DomainsKey(host, aliases, dns_domain, self._cls.ipv4, self._cls.ipv6)
 
     def content(self, service: Service, port: int) -> ServiceContent:
         """Return what a service's virtual host does when no VirtualService routes it."""
@@ -219,21 +240,33 @@ class ServiceHosts:
         for service in self.by_port.get(port, {}).values():
             if service.alias_of is not None or not carries_http(service.port(port)):
                 continue
-            lowered: dict[str, str] = {}
-            for domain in self.domains(service):
-                lowered.setdefault(domain.lower(), domain)
+            lowered, value = self._default(service, port)
             if not claimed.isdisjoint(lowered):
                 return None
             claimed.update(lowered)
+            made.append(value)
+        by_name = {value.name: value for value in sorted(made, key=lambda value: value.name)}
+        return Defaults(by_name) if len(by_name) == len(made) else None
+
+    def _default(self, service: Service, port: int) -> tuple[tuple[str, ...], VirtualHostInput]:
+        """Return a service's domains in lower case, and its virtual host."""
+        key = (self.alike, port, self._domains_key(service))
+        found = self.shared.defaults.get(key)
+        if found is None:
+            lowered: dict[str, str] = {}
+            for domain in self.domains(service):
+                lowered.setdefault(domain.lower(), domain)
             value = VirtualHostInput(
                 name=with_port(service.host, port),
                 domains=self.shared.one(tuple(lowered.values())),
                 content=self.content(service, port),
                 sources=((service.ref, ""),),
             )
-            made.append(self.shared.one(value))
-        by_name = {value.name: value for value in sorted(made, key=lambda value: value.name)}
-        return Defaults(by_name) if len(by_name) == len(made) else None
+            lower = tuple(lowered)
+            # Mostly they are the same strings, which need not be kept twice.
+            found = (value.domains if lower == value.domains else lower, self.shared.one(value))
+            self.shared.defaults[key] = found
+        return found
 
 
 def carries_http(port: ServicePort | None) -> bool:
