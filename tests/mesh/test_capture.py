@@ -271,9 +271,11 @@ def test_validation_sees_whether_capture_works(fresh: str) -> None:
     assert without.returncode == 1
     assert without.stderr.startswith("pylot iptables: validation failed: a connection to 10.44.0.2")
 
-    loaded = run_in(fresh, sys.executable, "-c", program, "-b", "*", "-i", "*", check=False)
-    assert loaded.returncode == 0, loaded.stderr
-    assert "capture works: a connection to 10.44.0.2 arrived" in loaded.stdout
+    for kind in ([], ["--native-nftables"])[: 1 + HAS_NFT]:
+        words = (sys.executable, "-c", program, "-b", "*", "-i", "*", *kind)
+        loaded = run_in(fresh, *words, check=False)
+        assert loaded.returncode == 0, loaded.stderr
+        assert "capture works: a connection to 10.44.0.2 arrived" in loaded.stdout
 
 
 class FailingHost(Shell):
