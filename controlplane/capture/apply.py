@@ -21,7 +21,7 @@ from controlplane.capture.installed import (
     read_tables,
     wanted_tables,
 )
-from controlplane.capture.nftables import native_text, removing_text
+from controlplane.capture.nftables import is_current, native_text, record_text, removing_text
 from controlplane.capture.render import transition_text
 from controlplane.capture.routes import Routes, Step, read_routes, route_steps, wanted_routes
 from controlplane.capture.rules import Family, Table, capture_rules
@@ -43,16 +43,23 @@ def apply(
     """Make the tables and routes of the namespace hold exactly the rules of the settings.
 
     Whatever an earlier run left is replaced; nothing is touched when it is already right, unless
-    `force`. `native` makes tables of nftables instead of rules of iptables, and takes those away;
-    they are replaced as a whole each time. Raises CaptureError, and then everything is as before.
+    `force`. `native` makes tables of nftables instead of rules of iptables, and takes those away.
+    Raises CaptureError, and then everything is as before.
     """
     with host.locked():
         state = _read(host, needs=() if native else _families(settings))
         routes = wanted_routes(settings)
         if native:
-            text = removing_text(state.native) + _native(settings, state)
+            text = _native(settings, state)
+            if not force and is_current(text, state.native):
+                load = ""
+            else:
+                load = removing_text(state.native) + text
             nothing: dict[Family, Wanted] = {family: {} for family in state.tables}
-            return _change(host, state, nothing, routes, native=text)
+            outcome = _change(host, state, nothing, routes, native=load)
+            if load:
+                _record(host, text)
+            return outcome
         wanted = {family: _wanted(settings, family, state) for family in state.tables}
         text = removing_text(state.native)
         return _change(host, state, wanted, routes, native=text, force=force)
@@ -158,9 +165,13 @@ def _change(
             host.load_native(native)
     for family in pending:
         _drop_tables_we_made(host, family, state.tables[family], wanted[family])
-    # Native tables are loaded each time; what counts is whether they came out different.
-    changed = bool(pending or steps) or (bool(native) and host.native_tables() != state.native)
-    return Outcome(changed, texts)
+    return Outcome(bool(pending or steps or native), texts)
+
+
+def _record(host: Host, text: str) -> None:
+    # Without the record the next run loads the same again, which does no harm.
+    with contextlib.suppress(CaptureError):
+        host.load_native(record_text(text, host.native_tables()))
 
 
 @contextlib.contextmanager

@@ -7,11 +7,13 @@ of iptables drops it; the rule behind it drops it here, or an application would 
 proxy that has not started yet.
 
 The tables are named as Istio's, and hold only what is ours: they are replaced and deleted as a
-whole, and one text is one transaction of the kernel for both families.
+whole, and one text is one transaction of the kernel for both families. nft lists rules in other
+words than it was given, so an empty chain records what was loaded and how it was listed then.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
@@ -30,6 +32,8 @@ _BASE_CHAINS: Final = {
     (Table.RAW, "PREROUTING"): "type filter hook prerouting priority -300; policy accept;",
     (Table.RAW, "OUTPUT"): "type filter hook output priority -300; policy accept;",
 }
+_RECORD: Final = "PYLOT_LOADED_"
+_RECORDED: Final = re.compile(rf"\s*chain {_RECORD}\w+ {{\s*}}")
 _PORTS: Final = frozenset({"--dport", "--sport", "--dports"})
 _LISTED: Final = re.compile(rf"^table (ip6?) ({_TABLE_PREFIX}(?:nat|mangle|raw))\b", re.MULTILINE)
 
@@ -41,6 +45,17 @@ def native_text(rules: Mapping[Family, Iterable[Rule]], *, marked: bool = False)
     )
 
 
+def record_text(text: str, listing: str) -> str:
+    """Return the text that records a text which was loaded, and how `nft` lists it."""
+    family = _FAMILIES[Family.IPV4]
+    return f"add chain {family} {_TABLE_PREFIX}{Table.NAT.value} {_record(text, listing)}\n"
+
+
+def is_current(text: str, listing: str) -> bool:
+    """Whether a listing shows that this text was loaded, and nothing has changed since."""
+    return _record(text, listing) in listing
+
+
 def removing_text(listing: str) -> str:
     """Return the text that deletes our tables in the output of `nft list tables` or of more."""
     return "".join(f"delete table {table}\n" for table in our_tables(listing))
@@ -49,6 +64,16 @@ def removing_text(listing: str) -> str:
 def our_tables(listing: str) -> tuple[str, ...]:
     """Return our tables in the output of `nft list tables` or of more, as `FAMILY NAME`."""
     return tuple(f"{family} {name}" for family, name in dict.fromkeys(_LISTED.findall(listing)))
+
+
+def _record(text: str, listing: str) -> str:
+    lines = _RECORDED.sub("", listing).splitlines()
+    listed = "\n".join(line for line in lines if line.strip())
+    return f"{_RECORD}{_digest(text)}_{_digest(listed)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _family(family: Family, rules: tuple[Rule, ...], marked: bool) -> Iterator[str]:

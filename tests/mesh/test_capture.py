@@ -139,6 +139,30 @@ def test_one_kind_of_rules_takes_the_place_of_the_other(fresh: str, native: bool
 
 
 @NEEDS_NFT
+def test_native_tables_are_loaded_again_only_when_they_differ(fresh: str) -> None:
+    loaded: list[str] = []
+
+    class Watched(Shell):
+        def load_native(self, text: str, *, test: bool = False) -> None:
+            if not test:
+                loaded.append(text)
+            super().load_native(text, test=test)
+
+    host = Watched(namespace=fresh)
+    apply(VARIETIES["tproxy"], host, native=True)
+    before = tables(fresh)
+    loaded.clear()
+    assert not apply(VARIETIES["tproxy"], host, native=True).changed
+    assert loaded == []
+    # Somebody else's hand is noticed.
+    run_in(fresh, *"nft flush chain ip istio-proxy-nat ISTIO_OUTPUT".split())
+    assert apply(VARIETIES["tproxy"], host, native=True).changed
+    assert tables(fresh) == before
+    assert apply(VARIETIES["tproxy"], host, native=True, force=True).changed
+    assert tables(fresh) == before
+
+
+@NEEDS_NFT
 def test_native_tables_need_no_iptables(fresh: str) -> None:
     class Bare(Shell):
         def save(self, family: Family) -> str:
