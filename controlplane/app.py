@@ -279,7 +279,7 @@ class App:
 
     def _webhook_certificate(self) -> GetCertificate:
         """Where the webhooks' certificate comes from: files, the cluster's Secret, ourselves."""
-        if self._duties is not None:
+        if self._duties is not None and self._duties.certificate is not None:
             return self._duties.certificate
         settings = self._settings
         return _certificate_of_files(settings) or OwnCertificate(

@@ -18,9 +18,7 @@ from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.kinds import EXTENSIONS, KINDS, NETWORKING, SECURITY, TELEMETRY, Kind
 from controlplane.model.meta import ObjectRef
 from controlplane.model.snapshot import Snapshot
-
-SOURCE: Final = "kubernetes"
-"""The name of the source whose objects have a status to write."""
+from controlplane.sources.kubernetes.decode import REVISION, SOURCE
 
 WITH_STATUS: Final[Mapping[str, Kind]] = {
     row.qualified: row
@@ -54,10 +52,15 @@ class Target(NamedTuple):
 
 
 class Assessor:
-    """Compares what should be said with what is known to be said."""
+    """Compares what should be said with what is known to be said.
 
-    def __init__(self, readers: Readers) -> None:
+    It looks at the objects that name a revision, or at those that name none: the first are read
+    by the control plane of that revision alone.
+    """
+
+    def __init__(self, readers: Readers, *, labelled: bool = False) -> None:
         self._readers: Final = readers
+        self._labelled: Final = labelled
         self._since: dict[ObjectRef, float] = {}  # waits for proxies since then
 
     def look(
@@ -80,9 +83,11 @@ class Assessor:
         early = self._early(outstanding.waiting, now)
         wanted: dict[ObjectRef, Target] = {}
         seen: set[ObjectRef] = set()
-        for ref in snapshot.objects:
+        for ref, item in snapshot.objects.items():
+            if ref.kind not in kinds or (REVISION in item.metadata.labels) is not self._labelled:
+                continue
             origin = snapshot.provenance.get(ref)
-            if ref.kind not in kinds or origin is None or origin.source != SOURCE:
+            if origin is None or origin.source != SOURCE:
                 continue
             seen.add(ref)
             found = findings.pop(ref, None)
@@ -97,7 +102,8 @@ class Assessor:
             if known.get(ref) != target:
                 wanted[ref] = target
         for ref, refused in findings.items():
-            if ref not in snapshot.objects:
+            # Of an object that is left out nobody knows the labels.
+            if ref not in snapshot.objects and not self._labelled:
                 seen.add(ref)
                 target = Target("", status_of(0, refused, refused=True))
                 if known.get(ref) != target:

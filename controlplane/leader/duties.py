@@ -1,14 +1,15 @@
 """Everything that `pylot serve` does in a cluster beside serving, wired.
 
 Owns the names of the Leases and which work belongs to which. Must not know how any of it works.
-The rule that is easy to break: revisions share the objects, and so the Lease of their status;
-the webhooks are each revision's own.
+The rule that is easy to break: revisions share the objects that name none, and so the Lease of
+their status; what names a revision, and its webhooks, are its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -59,46 +60,43 @@ class Duties:
             return Leadership(store, identity=identity, timing=timing, metrics=metrics)
 
         self._namespace: Final = namespace
-        status = lead(STATUS_LEASE)
+        self._writes_status: Final = write_status
         self._reports: Final = Reports(
-            client,
-            readers,
-            namespace=namespace,
-            identity=identity,
-            changed=self._told,
+            client, readers, namespace=namespace, identity=identity, changed=self._changed
         )
-        self._writer: Final = StatusWriter(
-            client,
-            Readers(
-                snapshot=readers.snapshot,
-                outstanding=self._reports.outstanding,
-                findings=self._reports.findings,
-            ),
-            leads=status.leads,
-            metrics=metrics,
+        everybodys = Readers(
+            snapshot=readers.snapshot,
+            outstanding=self._reports.outstanding,
+            findings=self._reports.findings,
         )
-        self._tells: Final = write_status
+        mesh = lead(STATUS_LEASE)
         own = lead(LEASE if revision in ("", "default") else f"{LEASE}-{revision}")
-        self._shared: Final = SharedCertificate(
-            client,
-            namespace=namespace,
-            name=secret_name(revision),
-            names=serving_names(namespace, revision),
-            metrics=metrics,
+        self._writers: Final = tuple(
+            StatusWriter(client, everybodys, leads=one.leads, metrics=metrics, labelled=one is own)
+            for one in (mesh, own)
         )
-        self.certificate: Final[GetCertificate] = certificate or self._shared
-        """What the webhooks serve with."""
-        keeper = WebhookKeeper(
-            self.certificate,
-            Configurations(client, namespace=namespace, revision=revision, metrics=metrics),
-            leads=own.leads,
-        )
-        self._follows_secret: Final = webhooks and certificate is None
-        self._elections: Final[dict[Leadership, Work]] = {
-            **({status: self._write_status} if write_status else {}),
-            **({own: keeper.run} if webhooks else {}),
-        }
-        self.reporter: Final[Reporter] = _Listener(self._writer)
+        self._work: Final[dict[Leadership, list[Work]]] = {mesh: [], own: []}
+        if write_status:
+            for leadership, writer in zip(self._work, self._writers, strict=True):
+                self._work[leadership].append(writer.run)
+        self._shared: SharedCertificate | None = None
+        if webhooks and certificate is None:
+            self._shared = certificate = SharedCertificate(
+                client,
+                namespace=namespace,
+                name=secret_name(revision),
+                names=serving_names(namespace, revision),
+                metrics=metrics,
+            )
+        self.certificate: Final = certificate
+        """What the webhooks serve with; None when there are none."""
+        if webhooks and certificate is not None:
+            configurations = Configurations(
+                client, namespace=namespace, revision=revision, metrics=metrics
+            )
+            keeper = WebhookKeeper(certificate, configurations, leads=own.leads)
+            self._work[own].append(keeper.run)
+        self.reporter: Final[Reporter] = _Listener(self._changed)
         """Has to hear of pushes and answers: they change what is true of objects."""
 
     def leases(self) -> tuple[LeaseView, ...]:
@@ -111,45 +109,52 @@ class Duties:
                 holder=one.holder,
                 leads=one.leads(),
             )
-            for one in self._elections
+            for one, work in self._work.items()
+            if work
         )
 
     async def run(self) -> None:
         """Do all of it until cancelled; then give the Leases away, for 2 s at most."""
         async with asyncio.TaskGroup() as group:
-            if self._follows_secret:
+            if self._shared is not None:
                 group.create_task(self._shared.run())
-            if self._tells:
+            if self._writes_status:
                 group.create_task(self._reports.tell())
-            for leadership, work in self._elections.items():
-                group.create_task(leadership.run(work))
+            for leadership, work in self._work.items():
+                if work:
+                    group.create_task(leadership.run(partial(self._lead, work)))
 
-    def _told(self) -> None:
-        self._writer.changed()
-
-    async def _write_status(self) -> None:
-        await self._reports.look()
+    async def _lead(self, work: Iterable[Work]) -> None:
+        """Do the work of a Lease until cancelled."""
+        if self._writes_status:
+            await self._reports.look()  # what other replicas tell has to be known before a write
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._reports.collect())
-            group.create_task(self._writer.run())
+            if self._writes_status:
+                group.create_task(self._reports.collect())
+            for one in work:
+                group.create_task(one())
+
+    def _changed(self) -> None:
+        for writer in self._writers:
+            writer.changed()
 
 
 class _Listener(Reporter):
-    """Tells the writer that something happened."""
+    """Hears that something happened, whatever it is."""
 
-    def __init__(self, writer: StatusWriter) -> None:
-        self._writer: Final = writer
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed: Final = changed
 
     def connected(self, connection: str, proxy: Proxy, *, delta: bool) -> None:
-        self._writer.changed()
+        self._changed()
 
     def disconnected(self, connection: str, *, reason: str) -> None:
-        self._writer.changed()
+        self._changed()
 
     def acknowledged(
         self, connection: str, info: TypeInfo, *, version: str, seconds: float, push: int
     ) -> None:
-        self._writer.changed()
+        self._changed()
 
     def rejected(
         self,
@@ -161,7 +166,7 @@ class _Listener(Reporter):
         culprits: Sequence[Rejection],
         push: int,
     ) -> None:
-        self._writer.changed()
+        self._changed()
 
     def published(self, *, push: int, classes: int, streams: int, reason: str) -> None:
-        self._writer.changed()
+        self._changed()

@@ -13,10 +13,11 @@ from typing import Final
 
 import msgspec
 
-from controlplane.leader.assess import SOURCE, WITH_STATUS
+from controlplane.leader.assess import WITH_STATUS
 from controlplane.model.diagnostics import Diagnostic, Level, order
 from controlplane.model.meta import ObjectRef
 from controlplane.model.snapshot import Snapshot
+from controlplane.sources.kubernetes.decode import SOURCE
 
 MOST_OBJECTS: Final = 100
 MOST_FINDINGS: Final = 3  # of one object

@@ -44,6 +44,7 @@ LOOK: Final = 1.0
 RECHECK: Final = 60.0
 """Seconds after which refused objects, kinds and permissions are looked at again."""
 _PAGE: Final = 500
+_INTERNAL_ERROR: Final = 500
 _LONGEST_BACKOFF: Final = 30.0
 _FIELD_MANAGER: Final = "pylot"
 
@@ -94,11 +95,12 @@ class StatusWriter:
         *,
         leads: Callable[[], bool],
         metrics: LeaderMetrics,
+        labelled: bool = False,
         rate: float = RATE,
         burst: int = BURST,
     ) -> None:
         self._client: Final = client
-        self._assessor: Final = Assessor(readers)
+        self._assessor: Final = Assessor(readers, labelled=labelled)
         self._leads: Final = leads
         self._metrics: Final = metrics
         self._rate: Final = rate
@@ -107,6 +109,7 @@ class StatusWriter:
         self._queue: dict[ObjectRef, Target] = {}
         self._kinds: dict[str, Resource] = {}
         self._told: set[str] = set()  # kinds of which a missing rule was reported
+        self._refused: set[ObjectRef] = set()
         self._dirty = True
         self._failures = 0
 
@@ -151,6 +154,7 @@ class StatusWriter:
         # The order of the queue stays: what waits longest goes first.
         kept = {ref: wanted.pop(ref) for ref in self._queue if ref in wanted}
         self._queue = kept | wanted
+        self._refused.intersection_update(self._known.keys() | self._queue.keys())
         return True
 
     async def _recheck(self) -> None:
@@ -161,8 +165,11 @@ class StatusWriter:
             _log.warning("status.discovery_failed", reason=str(error))
             return
         self._kinds = kinds
-        for ref in [ref for ref, target in self._known.items() if not target.status.generation]:
-            del self._known[ref]
+        self._known = {
+            ref: target
+            for ref, target in self._known.items()
+            if target.status.generation and ref not in self._refused
+        }
         self._dirty = True
 
     async def _compare_with_all(self) -> None:
@@ -204,11 +211,11 @@ class StatusWriter:
         except ForbiddenError as error:
             result = "refused"
             self._leave(ref.kind, str(error))
-        except InvalidError as error:
-            result = "refused"
-            self._known[ref] = target
-            _log.error("status.refused", object=str(ref), reason=str(error))
         except KubernetesError as error:
+            if isinstance(error, InvalidError) or error.status == _INTERNAL_ERROR:
+                # It is this object, or a webhook that is asked about it: others go on.
+                self._refuse(ref, target, error)
+                return 0.0
             self._queue.setdefault(ref, target)
             self._metrics.status("failed", len(self._queue))
             self._failures += 1
@@ -219,6 +226,14 @@ class StatusWriter:
         self._failures = 0
         self._metrics.status(result, len(self._queue))
         return 0.0
+
+    def _refuse(self, ref: ObjectRef, target: Target, error: KubernetesError) -> None:
+        """Leave an object alone until it changes or the next recheck, and say so once."""
+        self._known[ref] = target
+        if ref not in self._refused:
+            self._refused.add(ref)
+            _log.error("status.refused", object=str(ref), reason=str(error))
+        self._metrics.status("refused", len(self._queue))
 
     async def _write(self, ref: ObjectRef, target: Target) -> str:
         resource = self._kinds.get(ref.kind)
@@ -250,6 +265,7 @@ class StatusWriter:
             self._leave(ref.kind, f"its definition has no subresource `status`: {error}")
             return "gone"
         self._known[ref] = target
+        self._refused.discard(ref)
         return "written"
 
     def _is_said(self, item: _Listed, target: Target) -> bool:

@@ -170,6 +170,10 @@ def test_the_webhook_follows_its_files(serve: Serve, tmp_path: Path, authority: 
         (["--tls-cert-file", "FILE"], "--tls-cert-file and --tls-key-file belong together"),
         (["--ca-cert-file", "FILE"], "--ca-cert-file says who signed --tls-cert-file"),
         (["--tls-key-file", "/none"], "--tls-key-file"),
+        (
+            ["--leader-elect-renew-deadline", "20s"],
+            "--leader-elect-lease-duration has to be longer",
+        ),
     ],
 )
 def test_flags_that_do_not_fit_are_wrong_usage(

@@ -120,6 +120,24 @@ async def test_a_lease_goes_from_hand_to_hand(
         assert log[1:] == [f"-{leader.identity}", f"+{other.identity}"]
 
 
+async def test_leaders_survive_an_api_server_that_is_away(
+    cluster: Cluster, client: Client, namespace: str
+) -> None:
+    """Nobody leads longer than allowed, and one does again when it is back."""
+    log: list[str] = []
+    one, two = (Candidate(client, namespace, name, log) for name in ("one", "two"))
+    async with running(one.run()), running(two.run()):
+        await until(lambda: log != [])
+        cluster.stop_api_server(kill=True)
+        clock = asyncio.get_running_loop().time
+        since = clock()
+        await until(lambda: len(log) == 2)
+        assert clock() - since < TIMING.lease_duration, "it went on longer than others wait"
+        await asyncio.to_thread(cluster.start_api_server)
+        await until(lambda: len(log) == 3)
+        assert [entry[0] for entry in log] == ["+", "-", "+"]
+
+
 # --- status -----------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from controlplane.ads.outstanding import Outstanding
 from controlplane.leader.assess import PENDING_AFTER, WITH_STATUS, Assessor, Readers, Target
 from controlplane.leader.bucket import TokenBucket
 from controlplane.leader.status import fine, status_of
+from controlplane.model.base import FrozenDict
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.meta import Object, ObjectMeta, ObjectRef, Provenance
 from controlplane.model.snapshot import Snapshot
@@ -98,6 +99,24 @@ def test_findings_of_sources_and_of_serving_are_put_together() -> None:
         ref("a"): Target("u", status_of(1, world.diagnostics)),
         ref("b"): Target("u", status_of(1, world.findings)),
     }
+
+
+def test_objects_that_name_a_revision_are_another_writer_s() -> None:
+    world = World("a", "b")
+    labelled = world.objects[ref("a")]
+    meta = msgspec.structs.replace(labelled.metadata, labels=FrozenDict({"istio.io/rev": "canary"}))
+    world.objects[ref("a")] = msgspec.structs.replace(labelled, metadata=meta)
+    world.diagnostics = (finding("refused"),)
+    assert set(world.look()) == {ref("b"), ref("refused")}
+    other = Assessor(
+        Readers(
+            snapshot=world.snapshot, outstanding=lambda: world.outstanding, findings=lambda: ()
+        ),
+        labelled=True,
+    )
+    looked = other.look({}, kinds=WITH_STATUS, now=0.0)
+    assert looked is not None
+    assert set(looked[0]) == {ref("a")}
 
 
 def test_an_object_that_is_left_out_has_a_status_too() -> None:
