@@ -37,6 +37,7 @@ SCENARIOS = {
     "growth": "connect, endpoint, route and full with 100 to 3000 sidecars",
     "micro": "pytest-benchmark of translate and assemble",
 }
+_SPREAD = 10  # ports over which services are spread, to be compared with one
 _MICRO = Path(__file__).parent / "micro"
 
 
@@ -95,6 +96,9 @@ def _serving(
     if pushes:
         with bed(size, protocol) as made:
             everything(rows, made, pushes, quick=quick)
+    if "route" in names and size.ports == 1:
+        with bed(size._replace(ports=_SPREAD), protocol) as made:
+            everything(rows, made, ["route"], quick=quick)
     if "churn" in names:
         with bed(size._replace(sidecars=max(1, size.sidecars // 2)), protocol) as made:
             rows += churn(made, 10 if quick else 60)

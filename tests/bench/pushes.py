@@ -158,7 +158,10 @@ def file(bed: Bed, times: int) -> list[Row]:
 
 
 def route(bed: Bed, times: int) -> list[Row]:
-    """The weights of one VirtualService change."""
+    """The weights of one VirtualService change.
+
+    A response holds the services of one port: all of them, or a part where they are spread.
+    """
 
     def change(generation: int) -> float:
         bed.server.apply(
@@ -167,7 +170,9 @@ def route(bed: Bed, times: int) -> list[Row]:
         return bed.server.seen().seen
 
     made = repeat(bed, change, types=(RDS,), times=times)
-    return [row(bed, made, scenario="route", measure="seen to last ACK", mark=ROUTE_MARK)]
+    ports = "one port" if bed.size.ports == 1 else f"{bed.size.ports} ports"
+    measure = f"seen to last ACK, services on {ports}"
+    return [row(bed, made, scenario="route", measure=measure, mark=ROUTE_MARK)]
 
 
 def full(bed: Bed, times: int) -> list[Row]:

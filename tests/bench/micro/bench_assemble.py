@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from controlplane.ads.cache import Collection
@@ -17,9 +18,12 @@ from controlplane.ads.classes import Stream
 from controlplane.ads.pusher import Pusher
 from controlplane.ads.wire import DeltaRequest, decode_request, delta_body, sotw_body
 from controlplane.model.assemble import Assembler
+from controlplane.model.core import EndpointSlice
 from controlplane.model.diff import diff
 from controlplane.model.meta import Provenance
+from controlplane.model.packed import PackedEndpoints
 from controlplane.model.snapshot import EMPTY, Snapshot
+from controlplane.sources.mesh_config import parse_mesh_config
 from controlplane.sources.parse import parse_file
 from controlplane.translate.build import Generator
 from controlplane.translate.resources import Resource, ResourceType
@@ -86,8 +90,6 @@ def test_decoding_of_a_first_request(benchmark: Run) -> None:
 
 @pytest.mark.parametrize("kind", ["endpoints", "virtual service"])
 def test_snapshot_after_one_change(benchmark: Run, kind: str) -> None:
-    import msgspec
-
     assembler = Assembler()
     documents = [parse_file("x.json", msgspec.json.encode(item)) for item in world.documents()]
     assembler.apply([entry for parsed in documents for entry in parsed.objects], ())
@@ -105,6 +107,15 @@ def test_snapshot_after_one_change(benchmark: Run, kind: str) -> None:
         return assembler.snapshot(())
 
     assert len(benchmark(change).services) == SIZE.services
+
+
+def test_packing_of_the_endpoints_of_a_slice(benchmark: Run) -> None:
+    parsed = parse_file("x.json", msgspec.json.encode(world.endpoint_slice(1)))
+    ((item, _),) = parsed.objects
+    assert isinstance(item, EndpointSlice)
+    assert item.endpoints is not None
+    unpacked = tuple(item.endpoints)
+    assert tuple(benchmark(PackedEndpoints.of, unpacked)) == unpacked
 
 
 def _subscribed(snapshot: Snapshot) -> tuple[Pusher, list[Stream]]:
@@ -137,8 +148,6 @@ def _drain(pusher: Pusher, stream: Stream) -> int:
 
 def test_push_of_one_endpoint_to_many_streams(benchmark: Run) -> None:
     """From the object to the acknowledgement of every stream, without gRPC."""
-    import msgspec
-
     assembler = Assembler()
     documents = [parse_file("x.json", msgspec.json.encode(item)) for item in world.documents()]
     assembler.apply([entry for parsed in documents for entry in parsed.objects], ())
@@ -153,3 +162,24 @@ def test_push_of_one_endpoint_to_many_streams(benchmark: Run) -> None:
         return sum(_drain(pusher, stream) for stream in streams)
 
     assert benchmark(push) == STREAMS
+
+
+def test_push_of_everything_to_many_streams(benchmark: Run) -> None:
+    """The settings of the mesh change, and with them every cluster and listener."""
+    assembler = Assembler()
+    documents = [parse_file("x.json", msgspec.json.encode(item)) for item in world.documents()]
+    assembler.apply([entry for parsed in documents for entry in parsed.objects], ())
+    pusher, streams = _subscribed(assembler.snapshot(()))
+    numbers = itertools.count(1)
+
+    def push() -> int:
+        settings = world.mesh_config(generation=next(numbers)).encode()
+        mesh, problems = parse_mesh_config("mesh.yaml", settings)
+        assert mesh is not None, problems
+        assembler.set_mesh(mesh)
+        old, new = pusher.snapshot, assembler.snapshot(())
+        pusher.publish(old, new, diff(old, new))
+        return sum(_drain(pusher, stream) for stream in streams)
+
+    # Clusters, their endpoints again, and listeners.
+    assert benchmark(push) == 3 * STREAMS

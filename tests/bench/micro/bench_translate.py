@@ -16,8 +16,9 @@ from controlplane.translate.build import Generator
 from controlplane.translate.clusters import build_cluster, outbound_cluster_inputs
 from controlplane.translate.endpoints import build_load_assignment, load_assignment_input
 from controlplane.translate.listeners import build_listener, outbound_listener_inputs
+from controlplane.translate.narrowing import Sights
 from controlplane.translate.routes import join_route, route_input
-from controlplane.translate.scope import ProxyClass
+from controlplane.translate.scope import Classifier, ProxyClass
 from controlplane.translate.virtual_hosts import build_virtual_host
 from tests.bench import world
 from tests.bench.bed import Size, mesh_directory
@@ -91,10 +92,19 @@ def test_everything_of_one_class(benchmark: Run, snapshot: Snapshot) -> None:
     assert benchmark(lambda: translate(Generator(), snapshot, clients)) == 1
 
 
-def test_class_of_one_proxy(benchmark: Run, snapshot: Snapshot) -> None:
+def test_everything_of_twenty_classes(benchmark: Run, snapshot: Snapshot) -> None:
+    clients = proxies(20, classes=20, namespaces=SIZE.namespaces)
+    assert benchmark(lambda: translate(Generator(), snapshot, clients)) == 20
+
+
+def test_which_of_the_namespaces_are_alike(benchmark: Run, snapshot: Snapshot) -> None:
+    names = [f"ns-{number}" for number in range(SIZE.namespaces)]
+    assert benchmark(lambda: {Sights(snapshot).alike(name) for name in names}) == {""}
+
+
+def test_class_of_one_proxy_in_a_new_snapshot(benchmark: Run, snapshot: Snapshot) -> None:
     (proxy,) = proxies(1, classes=1, namespaces=SIZE.namespaces)
-    generator = Generator()
-    assert benchmark(generator.classify, proxy, snapshot)
+    assert benchmark(lambda: Classifier(snapshot).classify(proxy))
 
 
 def test_decoding_of_an_object(benchmark: Run) -> None:
