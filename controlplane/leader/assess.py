@@ -15,7 +15,15 @@ from typing import Final, NamedTuple
 from controlplane.ads.outstanding import Outstanding
 from controlplane.leader.status import ObjectStatus, fine, status_of
 from controlplane.model.diagnostics import Diagnostic
-from controlplane.model.kinds import EXTENSIONS, KINDS, NETWORKING, SECURITY, TELEMETRY, Kind
+from controlplane.model.kinds import (
+    EXTENSIONS,
+    KINDS,
+    NETWORKING,
+    SECURITY,
+    TELEMETRY,
+    Kind,
+    Untranslated,
+)
 from controlplane.model.meta import ObjectRef
 from controlplane.model.snapshot import Snapshot
 from controlplane.sources.kubernetes.decode import REVISION, SOURCE
@@ -94,10 +102,13 @@ class Assessor:
             if ref in early:
                 continue
             waiting = outstanding.waiting.get(ref, 0)
-            if found is None and not waiting:
+            translated = not isinstance(item, Untranslated)
+            if found is None and not waiting and translated:
                 status = _FINE.get(origin.generation) or fine(origin.generation)
             else:
-                status = status_of(origin.generation, found or (), waiting=waiting)
+                status = status_of(
+                    origin.generation, found or (), waiting=waiting, translated=translated
+                )
             target = Target(origin.uid, status)
             if known.get(ref) != target:
                 wanted[ref] = target

@@ -53,6 +53,12 @@ class ObjectStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 _IS_ACCEPTED: Final = Condition(type=ACCEPTED, status="True", reason=ACCEPTED)
 _IS_RECONCILED: Final = Condition(type=RECONCILED, status="True", reason=RECONCILED)
+_NO_EFFECT: Final = Condition(
+    type=RECONCILED,
+    status="False",
+    reason="NotTranslated",
+    message="nothing is made of objects of this kind yet",
+)
 _FINE: Final = (_IS_ACCEPTED, _IS_RECONCILED)
 
 
@@ -62,12 +68,18 @@ def fine(generation: int) -> ObjectStatus:
 
 
 def status_of(
-    generation: int, findings: Iterable[Diagnostic], *, waiting: int = 0, refused: bool = False
+    generation: int,
+    findings: Iterable[Diagnostic],
+    *,
+    waiting: int = 0,
+    refused: bool = False,
+    translated: bool = True,
 ) -> ObjectStatus:
     """Return the status of an object.
 
     `findings` are all about it, those of Envoys included; `waiting` counts the proxies that do not
-    run it yet; `refused` says that nothing is made of it.
+    run it yet; `refused` says that it is left out; `translated` is false for kinds of which
+    nothing is made.
     """
     found = sorted(set(findings), key=order)
     ours = [finding for finding in found if finding.code != REJECTED_BY_ENVOY]
@@ -76,7 +88,7 @@ def status_of(
         generation=generation,
         conditions=(
             _accepted(ours, refused=refused),
-            _reconciled(theirs, waiting=waiting, refused=refused),
+            _reconciled(theirs, waiting=waiting, refused=refused) if translated else _NO_EFFECT,
         ),
         messages=tuple(sorted({_message(finding) for finding in found})),
     )

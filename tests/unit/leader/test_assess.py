@@ -10,6 +10,7 @@ from controlplane.leader.bucket import TokenBucket
 from controlplane.leader.status import fine, status_of
 from controlplane.model.base import FrozenDict
 from controlplane.model.diagnostics import Diagnostic, Level
+from controlplane.model.kinds import Untranslated
 from controlplane.model.meta import Object, ObjectMeta, ObjectRef, Provenance
 from controlplane.model.snapshot import Snapshot
 from controlplane.model.virtual_service import VirtualService
@@ -99,6 +100,20 @@ def test_findings_of_sources_and_of_serving_are_put_together() -> None:
         ref("a"): Target("u", status_of(1, world.diagnostics)),
         ref("b"): Target("u", status_of(1, world.findings)),
     }
+
+
+def test_an_object_of_which_nothing_is_made_is_never_called_reconciled() -> None:
+    world = World()
+    sidecar = Untranslated(
+        qualified_kind="Sidecar", metadata=ObjectMeta(name="s", namespace="default")
+    )
+    world.objects[sidecar.ref] = sidecar
+    world.provenance[sidecar.ref] = origin()
+    (target,) = world.look().values()
+    assert [condition.reason for condition in target.status.conditions] == [
+        "Accepted",
+        "NotTranslated",
+    ]
 
 
 def test_objects_that_name_a_revision_are_another_writer_s() -> None:
