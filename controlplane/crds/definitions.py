@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from controlplane.crds.kinds import AGE, SHOWN, Column, Shown, defined
+from controlplane.crds.kinds import AGE, CONDITIONS, SHOWN, Column, Shown, defined
 from controlplane.crds.structural import INT_OR_STRING, PRESERVE, Schema, schema_of
 from controlplane.model.kinds import Kind, Untranslated
 
@@ -48,7 +48,9 @@ def definition(kind: Kind) -> dict[str, Any]:
 
 def _version(kind: Kind, shown: Shown, version: str) -> dict[str, Any]:
     return {
-        "additionalPrinterColumns": [_column(column) for column in (*shown.columns, AGE)],
+        "additionalPrinterColumns": [
+            _column(column) for column in (*shown.columns, AGE, *CONDITIONS)
+        ],
         "name": version,
         "schema": {"openAPIV3Schema": _object_schema(kind, shown)},
         "served": True,
@@ -58,12 +60,13 @@ def _version(kind: Kind, shown: Shown, version: str) -> dict[str, Any]:
 
 
 def _column(column: Column) -> dict[str, Any]:
-    return {
+    made = {
         "description": column.description,
         "jsonPath": column.path,
         "name": column.name,
         "type": column.type,
     }
+    return {**made, "priority": 1} if column.wide else made
 
 
 def _object_schema(kind: Kind, shown: Shown) -> Schema:

@@ -21,6 +21,7 @@ class Column(NamedTuple):
     path: str
     description: str
     type: str = "string"
+    wide: bool = False  # shown by `-o wide` alone
 
 
 class Shown(NamedTuple):
@@ -33,6 +34,13 @@ class Shown(NamedTuple):
 
 
 AGE: Final = Column("Age", ".metadata.creationTimestamp", "Time since the object was made.", "date")
+CONDITIONS: Final = tuple(
+    Column(name, f'.status.conditions[?(@.type=="{name}")].status', description, wide=True)
+    for name, description in (
+        ("Accepted", "Whether the object has no mistake."),
+        ("Reconciled", "Whether the proxies that it is for run it."),
+    )
+)
 _HOSTS = Column("Hosts", ".spec.hosts", "Hosts that the object is for.")
 
 SHOWN: Final[Mapping[str, Shown]] = {

@@ -92,7 +92,7 @@ def test_kubectl_explains_fields(cluster: Cluster) -> None:
 
 def test_bookinfo_applies(cluster: Cluster, namespace: str) -> None:
     """Every manifest of the example is taken, without an unknown field."""
-    files = sorted([*BOOKINFO.glob("networking/*.yaml"), *BOOKINFO.glob("platform/*.yaml")])
+    files = sorted([*BOOKINFO.glob("networking/*.yaml"), BOOKINFO / "platform" / "bookinfo.yaml"])
     assert len(files) > 10
     arguments = itertools.chain.from_iterable(("-f", str(file)) for file in files)
     cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-n", namespace, *arguments)
@@ -142,6 +142,14 @@ def test_kubectl_get_shows_columns(cluster: Cluster, namespace: str) -> None:
     lines = cluster.kubectl("get", "vs", "-n", namespace).stdout.splitlines()
     assert lines[0].split() == ["NAME", "GATEWAYS", "HOSTS", "AGE"]
     assert '["web"]' in lines[1]
+    status = {"conditions": [{"type": "Accepted", "status": "False"}]}
+    cluster.kubectl(
+        "patch", "vs", "web", "-n", namespace, "--subresource=status", "--type=merge",
+        "-p", json.dumps({"status": status}),
+    )  # fmt: skip
+    wide = cluster.kubectl("get", "vs", "-n", namespace, "-o", "wide").stdout.splitlines()
+    assert wide[0].split()[-2:] == ["ACCEPTED", "RECONCILED"]
+    assert wide[1].split()[-1] == "False"
     assert "web" in cluster.kubectl("get", "istio-io", "-n", namespace, "-o", "name").stdout
 
 
