@@ -46,9 +46,7 @@ from controlplane.inject.webhook import InjectionMetrics, keep_certificate, make
 from controlplane.kubernetes.access import NoClusterError, find_access
 from controlplane.kubernetes.client import Client
 from controlplane.leader.assess import Readers
-from controlplane.leader.duties import Duties
-from controlplane.leader.election import Timing
-from controlplane.leader.lease import make_identity
+from controlplane.leader.duties import Duties, make_duties
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.diff import Change
 from controlplane.model.mesh import MeshConfig
@@ -166,25 +164,17 @@ class App:
         settings = self._settings
         if self._client is None:
             return None
-        return Duties(
+        readers = Readers(
+            snapshot=lambda: self._pusher.snapshot,
+            outstanding=self._outstanding,
+            findings=self._findings,
+        )
+        return make_duties(
+            settings,
             self._client,
-            Readers(
-                snapshot=lambda: self._pusher.snapshot,
-                outstanding=self._outstanding,
-                findings=self._findings,
-            ),
-            namespace=settings.root_namespace,
-            revision=settings.revision,
-            identity=make_identity(),
-            timing=Timing(
-                lease_duration=settings.lease_duration.seconds,
-                renew_deadline=settings.renew_deadline.seconds,
-                retry_period=settings.retry_period.seconds,
-            ),
+            readers,
             registry=self._metrics.registry,
             certificate=_certificate_of_files(settings),
-            webhooks=settings.https_addr is not None,
-            write_status=settings.write_status,
         )
 
     def _outstanding(self) -> Outstanding:

@@ -22,7 +22,7 @@ from controlplane.inject.certificate import GetCertificate, serving_names
 from controlplane.kubernetes.client import Client
 from controlplane.leader.assess import Readers
 from controlplane.leader.election import Timing
-from controlplane.leader.lease import Leadership, LeaseStore, Work
+from controlplane.leader.lease import Leadership, LeaseStore, Work, make_identity
 from controlplane.leader.metrics import LeaderMetrics
 from controlplane.leader.reports import Reports
 from controlplane.leader.status_writer import StatusWriter
@@ -30,6 +30,7 @@ from controlplane.leader.webhook_configurations import Configurations
 from controlplane.leader.webhook_secret import SharedCertificate, secret_name
 from controlplane.leader.webhooks import WebhookKeeper
 from controlplane.model.proxy import Proxy
+from controlplane.settings import Settings
 
 STATUS_LEASE: Final = "istio-status-leader"
 LEASE: Final = "istio-leader"
@@ -137,6 +138,33 @@ class Duties:
     def _changed(self) -> None:
         for writer in self._writers:
             writer.changed()
+
+
+def make_duties(
+    settings: Settings,
+    client: Client,
+    readers: Readers,
+    *,
+    registry: CollectorRegistry,
+    certificate: GetCertificate | None,
+) -> Duties:
+    """Return the duties that the settings ask for, under a name that no other replica has."""
+    return Duties(
+        client,
+        readers,
+        namespace=settings.root_namespace,
+        revision=settings.revision,
+        identity=make_identity(),
+        timing=Timing(
+            lease_duration=settings.lease_duration.seconds,
+            renew_deadline=settings.renew_deadline.seconds,
+            retry_period=settings.retry_period.seconds,
+        ),
+        registry=registry,
+        certificate=certificate,
+        webhooks=settings.https_addr is not None,
+        write_status=settings.write_status,
+    )
 
 
 class _Listener(Reporter):

@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from controlplane.ads.outstanding import Outstanding
-from controlplane.kubernetes.access import find_access
+from controlplane.crds.kinds import GROUPS as ISTIO_GROUPS
+from controlplane.kubernetes.access import Access, find_access
 from controlplane.kubernetes.client import Client
+from controlplane.kubernetes.paths import call_of
+from controlplane.leader import reports, webhook_secret
+from controlplane.leader import webhooks as webhooks_of_leader
 from controlplane.leader.assess import Readers
+from controlplane.leader.duties import Duties
 from controlplane.leader.election import Timing
 from controlplane.leader.lease import Leadership, LeaseStore
 from controlplane.leader.metrics import LeaderMetrics
+from controlplane.leader.permissions import RULES
 from controlplane.leader.status_writer import StatusWriter
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.meta import ObjectMeta, ObjectRef, Provenance
@@ -151,13 +157,14 @@ class Mesh:
         self.outstanding = Outstanding()
         self.registry = CollectorRegistry()
         self.leads = True
+        self.readers = Readers(
+            snapshot=lambda: self.snapshot,
+            outstanding=lambda: self.outstanding,
+            findings=lambda: self.findings,
+        )
         self.writer = StatusWriter(
             client,
-            Readers(
-                snapshot=lambda: self.snapshot,
-                outstanding=lambda: self.outstanding,
-                findings=lambda: self.findings,
-            ),
+            self.readers,
             leads=lambda: self.leads,
             metrics=LeaderMetrics(self.registry),
         )
@@ -317,3 +324,90 @@ async def test_a_missing_rule_for_a_kind_stops_nothing_else(
             mesh.writer.changed()
             await asyncio.sleep(2.5)
             assert mesh.count("refused") == 1
+
+
+# --- rights -----------------------------------------------------------------------------------
+
+
+class Recording(Client):
+    """A client that remembers what it asked for."""
+
+    def __init__(self, access: Access) -> None:
+        super().__init__(access)
+        self.calls: set[tuple[str, str, str]] = set()
+
+    async def request(
+        self, method: str, path: str, *, query: Mapping[str, str] = {}, **options: Any
+    ) -> bytes:
+        call = call_of(method, path, query)
+        if not call.resource.startswith("/"):
+            self.calls.add((call.group, call.resource, call.verb))
+        return await super().request(method, path, query=query, **options)
+
+
+def webhooks(kind: str, namespace: str, name: str) -> dict[str, Any]:
+    """A configuration whose webhook is never called."""
+    service = {"namespace": namespace, "name": "istiod", "path": "/"}
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": kind,
+        "metadata": {"name": f"rights-{namespace}", "labels": {"istio.io/rev": "default"}},
+        "webhooks": [
+            {
+                "name": name,
+                "clientConfig": {"service": service},
+                "failurePolicy": "Ignore",
+                "sideEffects": "None",
+                "admissionReviewVersions": ["v1"],
+                "namespaceSelector": {"matchLabels": {"nobody": "has-this"}},
+            }
+        ],
+    }
+
+
+@pytest.mark.usefixtures("istio_crds")
+async def test_the_table_of_rights_is_what_is_asked_for(
+    cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything in it is used, and nothing beside it: for one kind as for all of them."""
+    for module in (webhook_secret, webhooks_of_leader, reports):
+        monkeypatch.setattr(module, "EVERY", 0.2)
+    kinds = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
+    cluster.apply(
+        virtual_service(namespace, "reviews"),
+        *(webhooks(kind, namespace, "rights.validation.istio.io") for kind in kinds),
+    )
+    wanted = {
+        (rule.group, rule.resource, verb)
+        for rule in RULES
+        for verb in rule.verbs
+        if rule.group not in ISTIO_GROUPS
+        or rule.resource.partition("/")[0] == "virtualservices"
+        or verb == "create"
+    }
+    async with Recording(await find_access(cluster.kubeconfig)) as client:
+        mesh = Mesh(client, namespace)
+        mesh.sees(cluster, "reviews")
+        mesh.findings = (finding(mesh.ref("reviews")),)
+        duties = Duties(
+            client,
+            mesh.readers,
+            namespace=namespace,
+            revision="default",
+            identity="one",
+            timing=TIMING,
+            registry=CollectorRegistry(),
+        )
+        async with running(duties.run()):
+            duties.reporter.published(push=1, classes=0, streams=0, reason="full")
+            await until(lambda: ("", "secrets", "create") in client.calls)
+            spoilt = json.dumps({"data": {"tls.key": "eA=="}})
+            await until(
+                lambda: cluster.kubectl(
+                    "patch", "secret", "-n", namespace, "pylot-webhook-tls", "-p", spoilt,
+                    check=False,
+                ).returncode == 0
+            )  # fmt: skip
+            await until(lambda: client.calls >= wanted)
+    cluster.kubectl("delete", ",".join(kinds), f"rights-{namespace}")
+    assert client.calls == wanted
