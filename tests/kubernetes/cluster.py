@@ -251,12 +251,15 @@ class Cluster:
                 raise AssertionError(f"{name} is not ready: {last}; {self.log(name)[-3000:]}")
             time.sleep(_PAUSE)
 
+    def client_tls(self) -> ssl.SSLContext:
+        """How the administrator speaks TLS with the API server."""
+        context = ssl.create_default_context(cafile=str(self._certificates.authority))
+        admin = self._directory / "admin"
+        context.load_cert_chain(admin.with_suffix(".crt"), admin.with_suffix(".key"))
+        return context
+
     def _open(self, url: str) -> contextlib.AbstractContextManager[Any]:
-        context = None
-        if url.startswith("https:"):
-            context = ssl.create_default_context(cafile=str(self._certificates.authority))
-            admin = self._directory / "admin"
-            context.load_cert_chain(admin.with_suffix(".crt"), admin.with_suffix(".key"))
+        context = self.client_tls() if url.startswith("https:") else None
         return contextlib.closing(self._ask(url, timeout=5, context=context))
 
     def _ask(self, request: str | urllib.request.Request, **settings: Any) -> Any:
