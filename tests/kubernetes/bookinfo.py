@@ -114,6 +114,12 @@ class KubernetesBookinfo:
         await self.rolled(deployment)
         await self.follow_endpoints(application.app)
 
+    async def annotate(self, app: str, annotations: Mapping[str, str]) -> None:
+        """Give the pods of a Deployment's version 1 other annotations, which rolls it."""
+        metadata = {"annotations": annotations}
+        patch = msgspec.json.encode({"spec": {"template": {"metadata": metadata}}})
+        await self.bed.kubectl("patch", f"deployment/{app}-v1", "-p", patch.decode())
+
     async def rolled(self, deployment: str) -> None:
         """Wait until a Deployment is as it should be."""
         await self.bed.kubectl("rollout", "status", deployment, f"--timeout={_PATIENCE:g}s")

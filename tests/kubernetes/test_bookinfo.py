@@ -37,6 +37,11 @@ UPDATES: Final = (
     r"^listener_manager\.listener_(added|modified|removed|in_place_updated)$"
     r"|^cluster_manager\.cluster_(added|modified|removed)$|\.rds\..*\.config_reload$"
 )
+# How the pods of a Deployment are injected after it was rolled.
+OTHERWISE: Final[Mapping[str, Mapping[str, str]]] = {
+    "details": {"sidecar.istio.io/interceptionMode": "TPROXY"},
+    "productpage": {"sidecar.istio.io/nativeSidecar": "false"},
+}
 KINDS: Final = (
     *("namespaces", "nodes", "pods", "services", "endpointslices"),
     *("destinationrules", "gateways.networking.istio.io", "virtualservices"),
@@ -67,7 +72,7 @@ async def test_the_exercises_hold_and_nothing_is_rejected(mesh: KubernetesBookin
 async def test_scaling_and_rolling_under_load_fails_no_request(mesh: KubernetesBookinfo) -> None:
     kubectl = mesh.bed.kubectl
     async with mesh.load() as seen:
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
             await kubectl("scale", "deployment/reviews-v1", "--replicas=3")
             await mesh.rolled("deployment/reviews-v1")
             await mesh.follow_endpoints("reviews")
@@ -75,11 +80,11 @@ async def test_scaling_and_rolling_under_load_fails_no_request(mesh: KubernetesB
             await kubectl("delete", "pod", name, "--wait=false")
             await mesh.rolled("deployment/reviews-v1")
             await kubectl("scale", "deployment/reviews-v1", "--replicas=1")
-            for application in ("details", "productpage"):
-                await kubectl("rollout", "restart", f"deployment/{application}-v1")
-            for application in ("details", "productpage"):
+            for application, annotations in OTHERWISE.items():
+                await mesh.annotate(application, {**annotations, "round": str(number)})
+            for application in OTHERWISE:
                 await mesh.rolled(f"deployment/{application}-v1")
-            for application in ("reviews", "details", "productpage"):
+            for application in ("reviews", *OTHERWISE):
                 await mesh.follow_endpoints(application)
     assert set(seen) == {"good"}, seen
     assert seen["good"] > 50 * ROUNDS
@@ -128,6 +133,16 @@ async def test_a_restarted_api_server_disturbs_no_envoy_and_is_followed_again(
         assert set(seen) == {"good"}, seen
     await mesh.apply()
     await mesh.settled()
+
+
+async def test_a_status_tells_when_every_envoy_follows_an_object(
+    mesh: KubernetesBookinfo,
+) -> None:
+    await mesh.apply(reviews="reviews-v3")
+    wait = ("wait", "virtualservice/reviews", "--timeout=40s")
+    await mesh.bed.kubectl(*wait, "--for=condition=Accepted=True")
+    await mesh.bed.kubectl(*wait, "--for=condition=Reconciled=True")
+    await mesh.apply()
 
 
 async def test_every_file_of_the_example_is_accepted(mesh: KubernetesBookinfo) -> None:
