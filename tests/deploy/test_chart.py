@@ -89,6 +89,7 @@ def test_two_revisions_share_no_object() -> None:
         return {(item["kind"], item["metadata"]["name"]) for item in items}
 
     assert names() & names("revision=canary") == set()
+    assert names("revision=default") == names()
     canary = find(objects("revision=canary"), "MutatingWebhookConfiguration")
     assert {hook["name"].split(".")[0] for hook in canary["webhooks"]} == {"rev"}
 
@@ -145,6 +146,16 @@ def test_settings_of_the_user_are_laid_over() -> None:
     ]
     image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
     assert image == "pylot/controlplane:9.9"
+
+
+@helm
+@pytest.mark.parametrize(
+    ("setting", "word"), [("relicaCount=3", "relicaCount"), ("logLevel=loud", "logLevel")]
+)
+def test_a_misspelt_value_is_refused(setting: str, word: str) -> None:
+    """Helm itself says which, before anything is made."""
+    with pytest.raises(AssertionError, match=word):
+        objects(setting)
 
 
 @helm

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,16 @@ import pytest
 import yaml
 
 from controlplane.crds.kinds import defined
-from controlplane.model.kinds import Kind, Untranslated
+from controlplane.model.kinds import Kind, Untranslated, find_kind
+from controlplane.sources.objects import read_value
+from tests.envoy.random_routes import DURATIONS, NUMBERS, PERCENTS, TEXTS
 from tests.full_objects import VARIANTS, full_object
 from tests.kubernetes.cluster import Cluster
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.usefixtures("istio_crds")]
 
 BOOKINFO = Path(__file__).parents[2] / "examples" / "bookinfo"
+GOLDEN = Path(__file__).parents[1] / "golden"
 TYPED = [kind for kind in defined() if kind.model is not Untranslated]
 
 
@@ -96,6 +102,57 @@ def test_bookinfo_applies(cluster: Cluster, namespace: str) -> None:
     assert len(files) > 10
     arguments = itertools.chain.from_iterable(("-f", str(file)) for file in files)
     cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "-n", namespace, *arguments)
+
+
+def _objects_of_other_tests() -> Iterator[dict[str, Any]]:
+    """Objects of Istio's kinds: inputs of golden tests and examples."""
+    for path in sorted([*GOLDEN.rglob("*.yaml"), *BOOKINFO.rglob("*.yaml")]):
+        for item in yaml.load_all(path.read_text("utf-8"), Loader=yaml.CSafeLoader):
+            if isinstance(item, dict) and ".istio.io/" in str(item.get("apiVersion")):
+                yield item
+
+
+def _changed(item: Any, dice: random.Random) -> Any:
+    """A copy in which some values at the ends of paths are others."""
+    match item:
+        case dict():
+            return {key: _changed(value, dice) for key, value in item.items()}
+        case list():
+            return [_changed(value, dice) for value in item]
+        case _ if dice.random() < 0.1:
+            return dice.choice((*TEXTS, *NUMBERS, *DURATIONS, *PERCENTS, True, False))
+        case _:
+            return item
+
+
+def _is_accepted(item: dict[str, Any]) -> bool:
+    kind = find_kind(item["apiVersion"], item["kind"])
+    return isinstance(kind, Kind) and read_value(item, kind).item is not None
+
+
+def test_what_validation_accepts_the_schemas_accept(cluster: Cluster, namespace: str) -> None:
+    """A definition is never stricter than `pylot validate`, also for objects that are odd."""
+    dice = random.Random(3)
+    tries = range(20 * int(os.environ.get("PYLOT_SOAK") or 1))
+    accepted = []
+    for item in _objects_of_other_tests():
+        for _ in tries:
+            accepted.append({**item, "spec": _changed(item["spec"], dice)})
+    accepted = [item for item in accepted if _is_accepted(item)]
+    assert len(accepted) > 300, len(accepted)
+    for number, item in enumerate(accepted):
+        item["metadata"] = {"name": f"n{number}", "namespace": namespace}
+    for some in batched(accepted, 200):
+        cluster.kubectl(
+            "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-",
+            stdin=yaml.safe_dump_all(some),
+        )  # fmt: skip
+
+
+def batched(items: list[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    """Cut a list into pieces."""
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]
 
 
 def _virtual_service(route: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,12 @@
 {{- /* What several templates say. */ -}}
 
+{{- /* The end of names; the revision `default` is the one without a name. */ -}}
+{{- define "pylot.suffix" -}}
+{{- if and .Values.revision (ne .Values.revision "default") }}-{{ .Values.revision }}{{ end }}
+{{- end }}
+
 {{- define "pylot.name" -}}
-istiod{{- with .Values.revision }}-{{ . }}{{- end }}
+istiod{{ include "pylot.suffix" . }}
 {{- end }}
 
 {{- define "pylot.revision" -}}
