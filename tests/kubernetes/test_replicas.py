@@ -134,7 +134,9 @@ def test_a_leader_that_dies_is_followed_and_nothing_is_written_twice(
     ):
         leader, other = (one, two) if until(here.holder, "one leads") == "istiod-1" else (two, one)
         until(lambda: here.conditions("vs", "lost").get("Reconciled"), "every object is written")
-        until(lambda: here.codes("vs", "bad") == ["IST0101"], "the finding is on the object")
+        # Both claim one host, and the older one has it.
+        until(lambda: here.codes("vs", "lost") == ["IST0109"], "the lost conflict is told")
+        until(lambda: here.codes("vs", "bad") == ["IST0101"], "the finding is on the winner")
         assert not other.found("leader.acquired", lease="istio-status-leader")
         assert {lease["leads"] for lease in other.debug("leaderz")} == {False}
         written = {
@@ -151,8 +153,9 @@ def test_a_leader_that_dies_is_followed_and_nothing_is_written_twice(
         for name, version in written.items():
             assert here.get("vs", name)["metadata"]["resourceVersion"] == version
 
-        here.virtual_service("bad", "web", "web")
+        here.virtual_service("bad", "mended", "web")
         until(lambda: here.codes("vs", "bad") == [], "what is mended has no findings")
+        until(lambda: here.codes("vs", "lost") == [], "and there is no conflict")
         assert here.conditions("vs", "bad")["Reconciled"] == ("True", "Reconciled")
 
 
