@@ -126,20 +126,20 @@ class Assembler:
         groups = self._groups
         for ref in passed.removals:
             groups.remove(ref)
-            if ref in self._provenance.read:
-                del self._provenance.write()[ref]
+            if ref in self._provenance:
+                self._provenance.drop(ref)
                 groups.changed.add("provenance")
         for item, origin in passed.upserts:
             ref = item.ref
-            if origin is not None and self._provenance.read.get(ref) != origin:
-                self._provenance.write()[ref] = origin
+            if origin is not None and self._provenance.get(ref) != origin:
+                self._provenance.put(ref, origin)
                 groups.changed.add("provenance")
-            known = groups.objects.read.get(ref) or self._last.objects.get(ref)
+            known = groups.objects.get(ref) or self._last.objects.get(ref)
             groups.put(ref, known if known is not None and known == item else item)
 
     def _present(self) -> Iterator[tuple[Object, Provenance | None]]:
         for ref, item in self._groups.objects.read.items():
-            yield item, self._provenance.read.get(ref)
+            yield item, self._provenance.get(ref)
 
     def set_mesh(self, mesh: MeshConfig) -> None:
         """Replace the settings of the mesh."""
@@ -200,14 +200,14 @@ class Assembler:
 
     def _keep(self, current: Table[K, V], last: Mapping[K, V], field: str) -> Mapping[K, V]:
         """Return the last mapping when nothing in it changed, else the current one."""
-        if field not in self._groups.changed and len(current.read) == len(last):
+        if field not in self._groups.changed and len(current) == len(last):
             return last
         # Only against a snapshot of another assembler can "changed" turn out to be equal.
         return last if self._inherited and last == current.read else current.publish()
 
     def _services(self) -> tuple[Service, ...]:
         last = self._last.services
-        if "services" not in self._groups.changed and len(last) == len(self._service_by_host.read):
+        if "services" not in self._groups.changed and len(last) == len(self._service_by_host):
             return last
         made = tuple(sorted(self._service_by_host.read.values(), key=_service_age))
         return last if made == last else made
@@ -227,7 +227,7 @@ class Assembler:
         touched: set[Host] = set()
         for unit in units:
             old = self._made.pop(unit, ())
-            item = groups.objects.read.get(unit)
+            item = groups.objects.get(unit)
             new = () if item is None else self._make(item, old)
             if new:
                 self._made[unit] = new
@@ -329,23 +329,23 @@ class Assembler:
             )
 
     def _age(self, unit: ObjectRef) -> tuple[str, str, str, str]:
-        return (*by_age(self._groups.objects.read[unit]), unit.kind)
+        return (*by_age(self._groups.objects.get(unit)), unit.kind)
 
     def _assign(self, host: Host, service: Service | None, found: Found) -> None:
         changed = self._groups.changed
-        if self._service_by_host.read.get(host) is not service:
+        if self._service_by_host.get(host) is not service:
             changed.add("services")
             if service is None:
-                del self._service_by_host.write()[host]
+                self._service_by_host.drop(host)
             else:
-                self._service_by_host.write()[host] = service
+                self._service_by_host.put(host, service)
         endpoints = found.endpoints
-        if self._endpoints.read.get(host, NO_ENDPOINTS) is not endpoints:
+        if self._endpoints.get(host, NO_ENDPOINTS) is not endpoints:
             changed.add("endpoints")
             if endpoints.by_port:
-                self._endpoints.write()[host] = endpoints
+                self._endpoints.put(host, endpoints)
             else:
-                self._endpoints.write().pop(host, None)
+                self._endpoints.drop(host)
         self._assign_targets(host, found)
 
     def _assign_targets(self, host: Host, found: Found) -> None:
@@ -358,7 +358,7 @@ class Assembler:
             return
         before, after = by_address(last), by_address(found.targets)
         self._groups.changed.add("targets_by_ip")
-        by_ip = self._targets_by_ip.write()
+        by_ip = self._targets_by_ip
         for address in {**before, **after}:
             mine = after.get(address, ())
             if mine == before.get(address):
@@ -368,9 +368,9 @@ class Assembler:
                 others = tuple(target for target in current if target.host != host)
                 mine = tuple(sorted((*others, *mine))) if others else mine
             if mine:
-                by_ip[address] = mine
+                by_ip.put(address, mine)
             else:
-                by_ip.pop(address, None)
+                by_ip.drop(address)
 
 
 @contextmanager

@@ -84,16 +84,16 @@ class Groups:
 
     def put(self, ref: ObjectRef, new: Object) -> None:
         """Take an object in, in place of the one with its reference."""
-        old = self.objects.read.get(ref)
+        old = self.objects.get(ref)
         if old is not new:
-            self.objects.write()[ref] = new
+            self.objects.put(ref, new)
             self._note(ref, old, new)
 
     def remove(self, ref: ObjectRef) -> None:
         """Take an object out; one that is not there is no mistake."""
-        old = self.objects.read.get(ref)
+        old = self.objects.get(ref)
         if old is not None:
-            del self.objects.write()[ref]
+            self.objects.drop(ref)
             self._note(ref, old, None)
 
     def _note(self, ref: ObjectRef, old: Object | None, new: Object | None) -> None:
@@ -132,9 +132,10 @@ class Groups:
                 if _place_of(old) != _place_of(new):
                     self.dirty_nodes.add(ref.name)
             case Namespace():
-                _place(
-                    self.namespaces.write(), ref.name, None if new is None else new.metadata.labels
-                )
+                if new is None:
+                    self.namespaces.drop(ref.name)
+                else:
+                    self.namespaces.put(ref.name, new.metadata.labels)
                 self.changed.add("namespaces")
             case _:
                 pass  # a kind that is accepted and not translated: it is only kept
@@ -179,12 +180,10 @@ class Groups:
             owners = (*others, key) if ip in after else others
             if owners:
                 self._owners_of_ip[ip] = owners
-                self.pods_by_ip.write()[ip] = min(
-                    (self.pods[owner] for owner in owners), key=_claim
-                )
+                self.pods_by_ip.put(ip, min((self.pods[owner] for owner in owners), key=_claim))
             else:
                 del self._owners_of_ip[ip]
-                del self.pods_by_ip.write()[ip]
+                self.pods_by_ip.drop(ip)
             self.changed.add("pods_by_ip")
 
     def _dirty_selectors(self, namespace: str, labels: Labels) -> None:

@@ -36,6 +36,7 @@ from controlplane.sources.kubernetes.store import Changes, Store
 
 LOOK_EVERY: Final = 60.0  # seconds between two looks at what is served, when nothing is missing
 LOOK_FOR_MISSING: Final = 5.0
+_GATHER: Final = 0.01  # seconds in which events of a kind become one step
 _GONE_AFTER: Final = 2  # looks in a row that do not find a kind, before its objects go
 SLICES: Final = KINDS["discovery.k8s.io", "EndpointSlice"]
 ENDPOINTS: Final = KINDS["", "Endpoints"]
@@ -278,6 +279,8 @@ class KubernetesSource:
                 reflector.on_lines(lines)
                 self._note_heard(one)
                 self._pass_on(one, deliver)
+                # The first change after quiet has gone on at once; what follows comes together.
+                await asyncio.sleep(_GATHER)
 
     def _note_heard(self, one: _Followed) -> None:
         one.heard_at = self._clock()
