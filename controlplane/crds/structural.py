@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 import msgspec
 
 from controlplane.crds.sentences import sentence
-from controlplane.crds.unions import UNIONS
+from controlplane.crds.unions import OLD_SPELLINGS, UNIONS
 from controlplane.model.base import Duration, FrozenDict, Model
 from controlplane.model.schema import fields_of
 
@@ -42,6 +42,8 @@ def schema_of(model: type[Model]) -> Schema:
         properties[field.name] = schema
         if field.required:
             required.append(field.name)
+    for old, name in OLD_SPELLINGS.get(model, {}).items():
+        properties[old] = {**properties[name], "description": f"An old spelling of {name}."}
     schema = {"type": "object", "description": describe(model), "properties": properties}
     if required:
         schema["required"] = sorted(required)

@@ -62,6 +62,16 @@ def test_no_field_of_a_full_object_is_lost(cluster: Cluster, namespace: str, kin
         assert found == wanted, version
 
 
+def test_an_old_spelling_is_kept(cluster: Cluster, namespace: str) -> None:
+    """Objects that older releases have taken stay as they are."""
+    route = {"mirror": {"host": "web"}, "mirror_percent": 7, **_TO}
+    cluster.kubectl(
+        "apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump(_virtual_service(route))
+    )
+    answer = cluster.kubectl("get", "vs", "web", "-n", namespace, "-o", "json").stdout
+    assert json.loads(answer)["spec"]["http"] == [route]
+
+
 @pytest.mark.parametrize(
     "kind", [kind for kind in defined() if kind.model is Untranslated], ids=lambda kind: kind.kind
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
@@ -317,6 +318,23 @@ async def test_answers_and_counts_over_http() -> None:
             'galley_validation_http_error{status="413"} 1.0',
         ]
     )
+
+
+async def test_a_body_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlplane.admission.http.PATIENCE", 0.05)
+    app = make_admission_app()
+    add_validation(app, revision="default", metrics=Metrics(version="test"))
+    given_up = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await given_up.wait()
+
+    async with TestClient(TestServer(app)) as client:
+        header = {"Content-Type": "application/json"}
+        answer = await client.post("/validate", data=body(), headers=header)
+        given_up.set()
+        assert answer.status == 408
 
 
 async def test_a_mistake_of_ours_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
