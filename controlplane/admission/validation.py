@@ -62,7 +62,7 @@ def judge(asked: Review, *, revision: str) -> Verdict:
     verdict = Verdict({}, subject=subject, group=_OTHER, version=_OTHER, resource=_OTHER)
     if not isinstance(item, dict):
         return _refused(asked, verdict, UNREADABLE, "there is no object in the request")
-    if _of_another_revision(item, revision):
+    if _is_going(item) or _of_another_revision(item, revision):
         return Verdict(allow(asked))
     kind = find_kind(str(item.get("apiVersion")), str(item.get("kind")))
     match kind:
@@ -89,6 +89,12 @@ def judge(asked: Review, *, revision: str) -> Verdict:
 def _refused(asked: Review, verdict: Verdict, failure: str, reason: str) -> Verdict:
     message = f"{verdict.subject}: {reason}"
     return verdict._replace(review=refuse(asked, message), failure=failure, message=message)
+
+
+def _is_going(item: Mapping[str, Any]) -> bool:
+    """Whether the object is being deleted: an update then takes a finalizer away."""
+    metadata = item.get("metadata")
+    return isinstance(metadata, dict) and bool(metadata.get("deletionTimestamp"))
 
 
 def _of_another_revision(item: Mapping[str, Any], revision: str) -> bool:

@@ -124,6 +124,12 @@ def test_objects_of_another_revision_are_let_through() -> None:
     assert judged(bad).review["response"]["allowed"] is False
 
 
+def test_an_object_that_is_being_deleted_is_not_held_up() -> None:
+    bad = virtual_service(hosts=5)
+    bad["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"
+    assert judged(bad, operation="UPDATE").review["response"]["allowed"] is True
+
+
 def test_an_unknown_kind_of_our_groups_is_refused_and_a_foreign_one_is_not() -> None:
     unknown = {**virtual_service(), "kind": "VirtualServise"}
     assert "did you mean 'VirtualService'?" in refusal(unknown)
