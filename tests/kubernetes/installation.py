@@ -1,25 +1,29 @@
-"""What an installation brings beside the control plane, which is no pod here: values only.
+"""What an installation brings, out of the manifest that users apply: values only.
 
-Owns namespaces, the Service of the webhooks with its endpoint, and the webhook configurations.
-The rule that is easy to break: nothing says whom the API server trusts, because that is for the
-control plane to write.
+Owns what differs here: the control plane runs in the node and not in a pod, so its Deployment is
+left out and its Service has the node as its endpoint; and proxies are told an address, because
+there is neither a DNS server nor a kube-proxy. The rule that is easy to break: everything else is
+as it is in the manifest.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
+
+import yaml
 
 from controlplane.agent.bootstrap import SocketAddress
 
 SYSTEM: Final = "istio-system"
 INJECTED: Final = {"istio-injection": "enabled"}
-_REVISION: Final = {"istio.io/rev": "default"}
-_GROUPS: Final = [f"{name}.istio.io" for name in ("networking", "security", "telemetry")]
-_PORT: Final = {"name": "https-webhook", "port": 443, "targetPort": 15017}
+_MANIFEST: Final = Path(__file__).resolve().parents[2] / "deploy" / "pylot.yaml"
+_CONTROL_PLANE: Final = "istiod"
+_NEEDS_A_POD: Final = ("Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget")
 
 
 def mesh_config(xds: SocketAddress) -> dict[str, Any]:
-    """The MeshConfig: the node has neither a DNS server nor a kube-proxy, so proxies get both."""
+    """The MeshConfig, with DNS proxies in the place of a DNS server."""
     return {
         "defaultConfig": {
             "discoveryAddress": str(xds),
@@ -28,96 +32,40 @@ def mesh_config(xds: SocketAddress) -> dict[str, Any]:
     }
 
 
-def installation(address: str) -> tuple[dict[str, Any], ...]:
-    """The objects, the webhooks being served at port 15017 of an address."""
-    return (
-        _object("v1", "Namespace", SYSTEM),
-        _object("v1", "Namespace", "default", labels=INJECTED),
-        _object("v1", "Service", "istiod", namespace=SYSTEM, spec={"ports": [_PORT]}),
-        _object(
-            "discovery.k8s.io/v1",
-            "EndpointSlice",
-            "istiod",
-            namespace=SYSTEM,
-            labels={"kubernetes.io/service-name": "istiod"},
-            addressType="IPv4",
-            ports=[{"name": _PORT["name"], "port": _PORT["targetPort"]}],
-            endpoints=[{"addresses": [address], "conditions": {"ready": True}}],
-        ),
-        _object(
-            "admissionregistration.k8s.io/v1",
-            "MutatingWebhookConfiguration",
-            "istio-sidecar-injector",
-            labels=_REVISION,
-            webhooks=[
-                _injection("namespace", namespaceSelector={"matchLabels": INJECTED}),
-                _injection(
-                    "object",
-                    objectSelector={"matchLabels": {"sidecar.istio.io/inject": "true"}},
-                    namespaceSelector={"matchExpressions": [_without("istio-injection")]},
-                ),
-            ],
-        ),
-        _object(
-            "admissionregistration.k8s.io/v1",
-            "ValidatingWebhookConfiguration",
-            "istio-validator",
-            labels=_REVISION,
-            webhooks=[
-                _webhook(
-                    "rev.validation.istio.io",
-                    "/validate",
-                    rule=_rule(_GROUPS, "*", "*", "CREATE", "UPDATE"),
-                    failurePolicy="Ignore",
-                )
-            ],
-        ),
-    )
+def installation(address: str, xds: SocketAddress) -> list[dict[str, Any]]:
+    """The objects; webhooks are served at an address, xDS at another one."""
+    documents = yaml.safe_load_all(_MANIFEST.read_text())
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": "default", "labels": INJECTED},
+        },
+        *(made for one in documents if one for made in _adapted(one, address, xds)),
+    ]
 
 
-def _injection(kind: str, **selectors: Any) -> dict[str, Any]:
-    rule = _rule([""], "v1", "pods", "CREATE")
-    name = f"{kind}.sidecar-injector.istio.io"
-    return _webhook(name, "/inject", rule=rule, failurePolicy="Fail", **selectors)
+def _adapted(one: dict[str, Any], address: str, xds: SocketAddress) -> list[dict[str, Any]]:
+    match one["kind"], one["metadata"]["name"]:
+        case kind, name if name == _CONTROL_PLANE and kind in _NEEDS_A_POD:
+            return []
+        case "ConfigMap", "istio":
+            return [{**one, "data": {"mesh": yaml.safe_dump(mesh_config(xds))}}]
+        case "Service", name if name == _CONTROL_PLANE:
+            ports = one["spec"]["ports"]
+            return [{**one, "spec": {"ports": ports}}, _endpoints(ports, address)]
+    return [one]
 
 
-def _webhook(name: str, path: str, *, rule: dict[str, Any], **rest: Any) -> dict[str, Any]:
-    service = {"name": "istiod", "namespace": SYSTEM, "path": path, "port": _PORT["port"]}
+def _endpoints(ports: list[dict[str, Any]], address: str) -> dict[str, Any]:
+    labels = {"kubernetes.io/service-name": _CONTROL_PLANE}
     return {
-        "name": name,
-        "clientConfig": {"service": service},
-        "rules": [rule],
-        "sideEffects": "None",
-        "admissionReviewVersions": ["v1"],
-        **rest,
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": _CONTROL_PLANE, "namespace": SYSTEM, "labels": labels},
+        "addressType": "IPv4",
+        "ports": [
+            {"name": port["name"], "port": port.get("targetPort", port["port"])} for port in ports
+        ],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
     }
-
-
-def _rule(groups: list[str], version: str, resource: str, *operations: str) -> dict[str, Any]:
-    return {
-        "operations": list(operations),
-        "apiGroups": groups,
-        "apiVersions": [version],
-        "resources": [resource],
-    }
-
-
-def _without(label: str) -> dict[str, str]:
-    return {"key": label, "operator": "DoesNotExist"}
-
-
-def _object(
-    version: str,
-    kind: str,
-    name: str,
-    *,
-    namespace: str = "",
-    labels: dict[str, str] | None = None,
-    **rest: Any,
-) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"name": name}
-    if namespace:
-        metadata["namespace"] = namespace
-    if labels:
-        metadata["labels"] = labels
-    return {"apiVersion": version, "kind": kind, "metadata": metadata, **rest}

@@ -33,13 +33,12 @@ from controlplane.demo.visitor import Visitor
 from tests.envoy.harness import eventually
 from tests.kubernetes.binaries import find_binaries, missing_binaries
 from tests.kubernetes.cluster import Cluster, running_cluster
-from tests.kubernetes.installation import installation, mesh_config
+from tests.kubernetes.installation import installation
 from tests.kubernetes.kubelet import Kubelet, run_kubelet
 from tests.kubernetes.pod_worker import PodWorker
 
 XDS: Final = SocketAddress(host=NODE_ADDRESS, port=15010)
 HTTP: Final = SocketAddress(host=LOOPBACK, port=8080)
-MESH_FILE: Final = "mesh.yaml"
 
 
 class NodeBed:
@@ -88,7 +87,6 @@ class NodeBed:
             [
                 *(sys.executable, "-m", "controlplane", "serve"),
                 *("--kubernetes", "--kubeconfig", str(self.cluster.kubeconfig)),
-                *("--mesh-config", str(self.directory / MESH_FILE)),
                 *("--grpc-addr", str(XDS), "--secure-grpc-addr", ""),
                 *("--http-addr", str(HTTP), "--monitoring-addr", f"{LOOPBACK}:15014"),
                 *("--https-addr", ":15017"),
@@ -176,10 +174,12 @@ async def node_bed(*, control_plane: bool = True) -> AsyncIterator[NodeBed]:
             stack=stack,
         )
         if control_plane:
-            (directory / MESH_FILE).write_text(yaml.safe_dump(mesh_config(XDS)))
             await bed.kubectl("apply", "--server-side", "-f", "-", stdin=as_yaml(definitions()))
-            await bed.apply(*installation(NODE_ADDRESS))
+            objects = installation(NODE_ADDRESS, XDS)
+            pods = [one for one in objects if one["kind"] == "Deployment"]
+            await bed.apply(*(one for one in objects if one not in pods))
             await bed.start_control_plane()
             await bed.control_plane_ready()
             await bed.webhooks_trusted()
+            await bed.apply(*pods)  # before that their ReplicaSets would wait ever longer
         yield bed

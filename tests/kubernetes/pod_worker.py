@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from controlplane.demo.namespaces import Network
+from controlplane.demo.namespaces import Network, run_program
 from controlplane.demo.visitor import Visitor
 from controlplane.errors import OutsideError
 from controlplane.kubernetes.errors import ConflictError, NotFoundError
@@ -151,6 +151,7 @@ class PodWorker:
         self.namespace = await node.network.add(
             self._name, self.address, namespace=metadata["namespace"]
         )
+        await self._set_sysctls()
         self._changed.set()
         addresses = {
             "podIP": self.address,
@@ -170,6 +171,14 @@ class PodWorker:
             logs=node.directory / "logs",
             capacity=node.capacity,
         )
+
+    async def _set_sysctls(self) -> None:
+        """Set what the pod wants of its network's kernel."""
+        said = self.pod["spec"].get("securityContext") or {}
+        for entry in said.get("sysctls") or ():
+            file = f"/proc/sys/{entry['name'].replace('.', '/')}"
+            script = ("sh", "-c", 'printf %s "$1" > "$2"', "sysctl", entry["value"], file)
+            await run_program("ip", "netns", "exec", self.namespace, *script)
 
     async def _sidecar(self, life: ContainerLife) -> None:
         self._sidecars.append(life)

@@ -17,7 +17,8 @@ from controlplane.demo.layout import bookinfo_directory
 from controlplane.translate.resources import ResourceType
 from tests.envoy.harness import eventually
 from tests.kubernetes.bookinfo import KubernetesBookinfo
-from tests.kubernetes.node_bed import MESH_FILE, XDS, node_bed
+from tests.kubernetes.installation import mesh_config
+from tests.kubernetes.node_bed import XDS, node_bed
 from tests.kubernetes.wire import node_of, rendered, served
 
 pytestmark = [
@@ -160,11 +161,15 @@ async def test_the_bytes_are_those_of_the_same_objects_as_files(
     await mesh.apply(reviews="reviews-90-10", ratings="ratings-test-delay")
     text = await mesh.bed.kubectl("get", ",".join(KINDS), "--all-namespaces", "-o", "yaml")
     objects = yaml.load(text, Loader=yaml.CSafeLoader)["items"]
-    (tmp_path / "all.yaml").write_text(yaml.dump_all(objects, Dumper=yaml.CSafeDumper))
+    files = tmp_path / "objects"
+    files.mkdir()
+    (files / "all.yaml").write_text(yaml.dump_all(objects, Dumper=yaml.CSafeDumper))
+    mesh_file = tmp_path / "mesh"
+    mesh_file.write_text(yaml.safe_dump(mesh_config(XDS)))
     address = str(await mesh.bed.forward(XDS))
     for envoy in await mesh.envoys():
         node = node_of(await envoy.admin.config_dump())
-        wanted = rendered(tmp_path, mesh.bed.directory / MESH_FILE, node)
+        wanted = rendered(files, mesh_file, node)
         names = {kind: sorted(wanted[kind]) for kind in (ResourceType.ENDPOINT, ResourceType.ROUTE)}
         assert names[ResourceType.ENDPOINT]
         assert names[ResourceType.ROUTE]
