@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from controlplane.ads.pusher import Pusher
 from controlplane.ads.types import CDS, EDS, LDS, RDS
+from controlplane.debug.views.serving import SyncState, sync_state
 from controlplane.model.names import Host
 from controlplane.translate.envoy import RouteConfiguration
 from controlplane.translate.resources import Resource, ResourceType, serialise
@@ -203,6 +204,19 @@ class Engine(RuleBasedStateMachine):
         self._settle()
         for envoy in self.envoys:
             self._compare(envoy)
+        # What is mended is lifted by itself, and nobody is left behind.
+        self._publish(CONFIG, broken=frozenset())
+        self._settle()
+        for envoy in self.envoys:
+            self._compare(envoy)
+        serving = self.pusher.status()
+        assert not serving.diagnostics
+        for connection in serving.connections:
+            for url, watch in connection.watches.items():
+                state = sync_state(watch)
+                assert state in (SyncState.SYNCED, SyncState.NOT_SENT), (
+                    f"{connection.connection_id} {url} is {state} for ever: {watch}"
+                )
 
     def _settle(self) -> None:
         sends = 0
