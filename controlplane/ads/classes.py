@@ -2,8 +2,9 @@
 
 Make before break, second half: a cluster that leaves stays beside the new ones until every live
 stream of the class has acknowledged the listeners and routes that stopped using it, or a time
-is over. The rule that is easy to break: each retained cluster has its own end, so that changes
-in a row cannot keep it for ever.
+is over, and for as long as routes that are shown in the place of rejected ones use it. The rule
+that is easy to break: each retained cluster has its own end, so that changes in a row cannot keep
+it for ever.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class Stream:
 class ClassState:
     """One proxy class with live streams (or that had some until a moment ago)."""
 
-    __slots__ = ("base", "cls", "pending", "retained", "streams", "waiting")
+    __slots__ = ("base", "clinging", "cls", "pending", "retained", "streams", "waiting")
 
     def __init__(self, cls: ProxyClass, base: ClassView) -> None:
         self.cls: Final = cls
@@ -128,6 +129,7 @@ class ClassState:
         self.streams: dict[Stream, None] = {}
         self.retained: Mapping[str, Retained] = {}
         self.waiting: set[Stream] = set()
+        self.clinging: set[Stream] = set()  # those that show what came before something rejected
 
     @property
     def view(self) -> ClassView:
@@ -138,6 +140,7 @@ class ClassState:
         """A stream is gone; nobody waits for it."""
         self.streams.pop(stream, None)
         self.waiting.discard(stream)
+        self.clinging.discard(stream)
 
     def catch_up(self, snapshot: Snapshot, now: float) -> ClassView | None:
         """Go on to the newest snapshot; return the view left behind when there was a change."""
@@ -149,10 +152,11 @@ class ClassState:
             self.base = self.base.after_config(snapshot, unread=pending.unread, push=pending.push)
         else:
             self.base = self.base.after_endpoints(snapshot, pending.hosts, push=pending.push)
+        clung = self._clung_to()
         kept = {
             name: item
             for name, item in self.retained.items()
-            if item.until > now and name not in self.base.clusters.by_name
+            if (item.until > now or name in clung) and name not in self.base.clusters.by_name
         }
         if self.streams:
             settled = all(stream.session.settled() for stream in self.streams)
@@ -168,17 +172,22 @@ class ClassState:
         if not self.retained:
             return False
         self.waiting = {stream for stream in self.waiting if not stream.session.settled()}
-        kept = (
-            {name: item for name, item in self.retained.items() if item.until > now}
-            if self.waiting
-            else {}
-        )
+        clung = self._clung_to()
+        kept = {
+            name: item
+            for name, item in self.retained.items()
+            if (self.waiting and item.until > now) or name in clung
+        }
         if len(kept) == len(self.retained):
             return False
         self.retained = kept
         for stream in tuple(self.streams):
             stream.show()
         return True
+
+    def _clung_to(self) -> frozenset[str]:
+        """Return the clusters that go on being used because something newer was rejected."""
+        return frozenset().union(*(stream.session.clings_to() for stream in self.clinging))
 
 
 def leaving(old: ClassView, new: ClassView, now: float, *, settled: bool) -> dict[str, Retained]:

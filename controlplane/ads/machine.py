@@ -137,6 +137,25 @@ class Session:
         # A listener may be acknowledged and still wait for routes that it has not asked for.
         return listeners is None or self._view.route_names <= routes.names.names
 
+    @property
+    def clinging(self) -> bool:
+        """Whether listeners or routes are shown as they were, because newer ones are rejected."""
+        return any(
+            watch is not None and watch.withholds
+            for watch in (self.watches.get(LDS.kind), self.watches.get(RDS.kind))
+        )
+
+    def clings_to(self) -> Names:
+        """Return the clusters that such listeners and routes name."""
+        found: set[str] = set()
+        for kind in (LDS.kind, RDS.kind):
+            watch = self.watches.get(kind)
+            if watch is None or not watch.withholds or watch.sent is None:
+                continue
+            for name in watch.sent.difference(watch.based).changed:
+                found |= watch.sent.by_name[name].clusters
+        return frozenset(found)
+
     # --- clients that come back -------------------------------------------------------------
 
     def _keep_unknown(self, names: Iterable[str]) -> dict[str, str]:
@@ -222,7 +241,8 @@ class Session:
         watch.force &= absent
         if content is None:
             self._hold_what_it_brought(watch, wanted)
-            rejected = watch.error and watch.accepted is not None and not watch.unanswered
+            known = watch.accepted is not None or not wanted.by_name  # what the client holds
+            rejected = watch.error and known and not watch.unanswered
             if rejected and not watch.withholds:
                 # What was rejected is not wanted any more, and the client never took it.
                 watch.error = ""

@@ -167,6 +167,16 @@ class Pusher:
         own = stream.session.next_deadline()
         if not stream.retained and not stream.state.retained:
             return own
+        now = self._clock()
+        times = [
+            item.until
+            for retained in (stream.retained, stream.state.retained)
+            for item in retained.values()
+            if item.until > now  # else it is still clung to, and an answer ends that
+        ]
+        own = stream.session.next_deadline()
+        if not stream.retained and not stream.state.retained:
+            return own
         times = [item.until for item in stream.retained.values()]
         times += [item.until for item in stream.state.retained.values()]
         if own is not None:
@@ -175,18 +185,23 @@ class Pusher:
 
     def _settle(self, stream: Stream, now: float) -> bool:
         """Retire what the stream was the last to use; return whether something changed."""
-        changed = False
+        changed, session, state = False, stream.session, stream.state
+        if session.clinging:
+            state.clinging.add(stream)
+        else:
+            state.clinging.discard(stream)
         if stream.retained:
-            kept = (
-                {}
-                if stream.session.settled()
-                else {name: item for name, item in stream.retained.items() if item.until > now}
-            )
+            settled, clung = session.settled(), session.clings_to()
+            kept = {
+                name: item
+                for name, item in stream.retained.items()
+                if (item.until > now and not settled) or name in clung
+            }
             if len(kept) != len(stream.retained):
                 stream.retained = kept
                 stream.show()
                 changed = True
-        return stream.state.retire(now) or changed
+        return state.retire(now) or changed
 
     def _look_again(self) -> None:
         for other in self._streams.values():

@@ -27,17 +27,32 @@ _REMEMBERED: Final = 64  # route configurations, cut or exchanged
 class VirtualHost:
     """One virtual host of a route configuration; `name` is a path that says both."""
 
-    __slots__ = ("body", "host", "name", "origins", "route", "version")
+    __slots__ = ("_named", "body", "host", "name", "origins", "route", "version")
 
     type: Final = ResourceType.ROUTE
 
-    def __init__(self, route: str, host: str, body: bytes, origins: tuple[Origin, ...]) -> None:
+    def __init__(
+        self,
+        route: str,
+        host: str,
+        body: bytes,
+        *,
+        origins: tuple[Origin, ...],
+        named: frozenset[str],
+    ) -> None:
+        """`named` are the clusters of the whole route configuration."""
         self.route: Final = route
+        self._named: Final = named
         self.host: Final = host
         self.body: Final = body
         self.origins: Final = origins
         self.name: Final = f"{route} virtual_hosts[{host}]"
         self.version: Final = content_hash(route.encode() + b"\0" + body)
+
+    @property
+    def clusters(self) -> frozenset[str]:
+        """The clusters that it names, perhaps some more."""
+        return frozenset(name for name in self._named if name.encode() in self.body)
 
 
 Item = Resource | VirtualHost
@@ -59,7 +74,11 @@ class VirtualHosts:
         if found is None:
             found = {
                 host.name: VirtualHost(
-                    resource.name, host.name, serialise(host), _origins(resource, host.name)
+                    resource.name,
+                    host.name,
+                    serialise(host),
+                    origins=_origins(resource, host.name),
+                    named=resource.clusters,
                 )
                 for host in _message(resource).virtual_hosts
             }
@@ -103,8 +122,8 @@ class VirtualHosts:
             ResourceType.ROUTE,
             resource.name,
             serialise(message),
-            # Those of what was left out may be among them: waiting for one more does no harm.
-            clusters=resource.clusters,
+            # Those of what was left out are among them: waiting for one more does no harm.
+            clusters=resource.clusters.union(*(new.clusters for new in instead.values() if new)),
             origins=tuple(origin for part in shown for origin in part.origins),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controlplane.ads.progress import ProxyState
-from controlplane.ads.types import CDS, EDS, LDS, RDS
+from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, EDS, LDS, RDS
 from controlplane.model.meta import ObjectRef
 from controlplane.translate.envoy import RouteConfiguration
 from tests.feature.conversation import Answer, DeltaEnvoy, Mesh, SotwEnvoy, serving
@@ -169,3 +169,17 @@ def progress(mesh: Mesh, host: str) -> list[ProxyState]:
     """How far the proxies are with a VirtualService."""
     found = mesh.pusher.progress(ObjectRef("VirtualService", "default", host))
     return [proxy.state for proxy in found.proxies]
+
+
+async def test_what_stays_keeps_the_clusters_that_it_uses() -> None:
+    async with serving(WORLD) as mesh, mesh.sotw() as envoy:
+        held = await synced(envoy)
+        without = {host: 1 for host in WORLD.clusters if host != "ratings"}
+        mesh.becomes(clusters=without, broken=BROKEN)
+        assert not await judges(envoy, await envoy.hears(RDS), held.version)
+        await mesh.until(lambda: blamed(mesh) == {"VirtualService default/ratings"})
+        # Longer than anything waits for an acknowledgement: it is in use for good.
+        await envoy.hears_nothing(ACKNOWLEDGE_LIMIT + 1)
+        mesh.becomes(ROUTES_ONLY, routes={"80": tuple(h for h in HOSTS if h != "ratings")})
+        await envoy.accepts(await envoy.hears(RDS), "80")
+        assert set((await envoy.hears(CDS)).names) == {*map(cluster_name, without)}
