@@ -205,7 +205,10 @@ class Collection:
         self._contents: dict[tuple[Names | None, tuple[str, ...]], Content] = {}
         self._differences: WeakKeyDictionary[Collection, Difference] = WeakKeyDictionary()
         self._known: dict[tuple[Names, Names], Names] = {}
-        self._overlays: dict[tuple[tuple[str, str], ...], Collection] = {}
+        # Weak, so that they may stay when this is superseded: other classes get the same ones.
+        self._overlays: WeakValueDictionary[tuple[tuple[str, str], ...], Collection] = (
+            WeakValueDictionary()
+        )
         self._restricted: WeakKeyDictionary[NameSet, Collection] = WeakKeyDictionary()
 
     @classmethod
@@ -324,15 +327,12 @@ class Collection:
                 else:
                     by_name[name] = item
             found = Collection(self.kind, by_name)
-            if len(self._overlays) >= _REMEMBERED:
-                self._overlays.clear()
             self._overlays[key] = found
         return found
 
     def superseded(self) -> None:
         """Forget assembled responses: a newer collection took this one's place."""
         self._contents.clear()
-        self._overlays.clear()
         self._known.clear()
 
     @property

@@ -30,7 +30,13 @@ class Sights:
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot: Final = snapshot
+        # Without its other parts, so that they are neither read nor kept.
+        self._snapshot: Final = Snapshot(
+            mesh=snapshot.mesh,
+            services=snapshot.services,
+            service_by_host=snapshot.service_by_host,
+            rules=snapshot.rules,
+        )
         default = snapshot.mesh.default_service_export_to
         # When nothing is hidden, only its own rules can tell a namespace from others.
         self._open: Final = all(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 
-from controlplane.ads.cache import Collection, NameSets
+from controlplane.ads.cache import Collection, Collections, NameSets
 from controlplane.model.names import Host
 from controlplane.translate.resources import Resource, ResourceType
 
@@ -69,6 +69,16 @@ def test_an_overlay_replaces_and_leaves_out_and_is_shared() -> None:
     assert shown.by_name == {"a": older}
     assert held.overlay({"b": None, "a": older}) is shown
     assert held.overlay({}) is held
+
+
+def test_classes_that_hold_the_same_change_to_the_same() -> None:
+    collections, changed = Collections(), cluster("a", b"changed")
+    held = collections.of(ResourceType.CLUSTER, (A, B))
+    assert collections.of(ResourceType.CLUSTER, (A, B)) is held
+    assert collections.of(ResourceType.CLUSTER, (B, A)) is not held
+    shown = held.overlay({"a": changed})
+    held.superseded()  # by the class that is first
+    assert held.overlay({"a": changed}) is shown
 
 
 def test_equal_sets_of_names_are_one_object_while_they_are_used() -> None:
