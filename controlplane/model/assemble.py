@@ -303,6 +303,10 @@ class Assembler:
         users = self._groups.users_of_pod
         before = self._pods_used.pop(unit, frozenset())
         after = frozenset().union(*(made.found.pods for made in group))
+        if after == before:
+            if before:
+                self._pods_used[unit] = before
+            return
         for key in before - after:
             users[key].discard(unit)
             if not users[key]:
@@ -359,10 +363,9 @@ class Assembler:
         before, after = by_address(last), by_address(found.targets)
         self._groups.changed.add("targets_by_ip")
         by_ip = self._targets_by_ip
-        for address in {**before, **after}:
+        changed = [address for address, mine in after.items() if before.get(address) != mine]
+        for address in (*changed, *(before.keys() - after.keys())):
             mine = after.get(address, ())
-            if mine == before.get(address):
-                continue
             current = by_ip.get(address)
             if current is not None:
                 others = tuple(target for target in current if target.host != host)
@@ -402,8 +405,8 @@ def _known_tuple(
         return made
     if made == last:
         return last
-    known = {endpoint: endpoint for endpoint in last}
-    return tuple(known.get(endpoint, endpoint) for endpoint in made)
+    known = dict(zip(last, last, strict=True))
+    return tuple(map(known.get, made, made))
 
 
 def _placed(entry: Diagnostic, provenance: Mapping[ObjectRef, Provenance]) -> Diagnostic:

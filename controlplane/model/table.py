@@ -120,11 +120,18 @@ class Table(Generic[K, V]):
             self._shared = False
         return self._changes
 
+    def _merged(self) -> dict[K, V]:
+        merged = {**self._base, **self._changes}
+        for key, value in self._changes.items():
+            if value is _GONE:
+                del merged[key]
+        return merged
+
     def publish(self) -> Mapping[K, V]:
         """Return the mapping of this moment, which will never change."""
         if len(self._changes) * _SHARE >= self._length:
             if self._changes:
-                self._base = dict(self.read.items())
+                self._base = self._merged()
                 self._changes = {}
             self._shared = False
         self._published = True
