@@ -24,7 +24,8 @@ def serve(
         bool | None,
         typer.Option(
             "--kubernetes/--no-kubernetes",
-            help="Watch a Kubernetes API server. On in a pod, and when no --config-dir is given.",
+            help="Watch a Kubernetes API server. On in a pod, when no --config-dir is given, and "
+            "when a kubeconfig or a context is named.",
         ),
     ] = None,
     kubeconfig: Annotated[Path | None, typer.Option(help="Which kubeconfig to use.")] = None,
@@ -135,7 +136,9 @@ def serve(
     settings = Settings(
         config_dirs=tuple(config_dir),
         mesh_config=mesh_config,
-        kubernetes=kubernetes if kubernetes is not None else in_a_pod or not config_dir,
+        kubernetes=kubernetes
+        if kubernetes is not None
+        else in_a_pod or not config_dir or kubeconfig is not None or bool(context),
         kubeconfig=kubeconfig,
         context=context,
         grpc_addr=parse_address(grpc_addr, "--grpc-addr"),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.bench.bed import Size, bed
 from tests.bench.fleet import Sample
 from tests.bench.http2 import FRAME_SIZE, HEAD, Connection, frame
+from tests.bench.kubernetes import kubernetes
 from tests.bench.messages import CDS, EDS, RDS, URLS, Delta, Head, Sotw, node, read_head, read_whole
 from tests.bench.plot import draw
 from tests.bench.pushes import everything, finished
@@ -123,6 +124,16 @@ def test_a_picture_holds_every_series() -> None:
 def test_a_ratio_above_one_misses_the_mark() -> None:
     assert Row(scenario="x", measure="y", unit="s", value=3.0, mark=2.0).ratio == 1.5
     assert Row(scenario="x", measure="y", unit="s", value=3.0).ratio is None
+
+
+def test_the_kubernetes_source_can_be_measured() -> None:
+    rows: list[Row] = []
+    kubernetes(rows, quick=True, services=5, slices=20)
+    cold, events = rows
+    assert cold.unit == "CPU s"
+    assert 0 < cold.value < 30
+    assert events.details["events"] > 0
+    assert 0 < events.value < 100
 
 
 @pytest.mark.parametrize(
