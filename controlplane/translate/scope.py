@@ -16,7 +16,6 @@ from controlplane.model.names import Host
 from controlplane.model.proxy import InterceptionMode, Proxy, ProxyType
 from controlplane.model.services import Protocol, Service
 from controlplane.model.snapshot import ServiceTarget, Snapshot, selects
-from controlplane.translate.memo import Memo
 
 # Extensions of a client that change what it is sent. Any other is of no interest, and leaving
 # it out of the key keeps Envoys of different builds in one class.
@@ -106,6 +105,9 @@ class ProxyClass(Model):
     inbound: InboundClass | None = None
 
 
+_PROXIES_KEPT = 1 << 14  # whose classes are remembered, those that have left included
+
+
 class _Matters(NamedTuple):
     """What routing and policies make of proxies: which of their facts count at all."""
 
@@ -136,7 +138,9 @@ class Classifier:
         for service in snapshot.services:
             if service.selector:
                 self._selecting.setdefault(service.namespace, []).append(service)
-        self._known: Memo[Proxy, ProxyClass] = Memo(self._classify)
+        # A dict and no Memo, which would hold this classifier in turn: there is one for each
+        # snapshot, and a cycle would keep snapshots until the garbage is collected.
+        self._known: dict[Proxy, ProxyClass] = {}
         self._classes: dict[ProxyClass, ProxyClass] = {}  # many proxies point to one
 
     def fits(self, snapshot: Snapshot) -> bool:
@@ -159,14 +163,18 @@ class Classifier:
         if not same_objects and _matters(snapshot) != self._matters:
             return False
         self._read = snapshot
-        self._known.breathe()
+        if len(self._known) > _PROXIES_KEPT:
+            self._known.clear()
         if len(self._classes) > len(self._known):
             self._classes.clear()
         return True
 
     def classify(self, proxy: Proxy) -> ProxyClass:
         """Return the class of a proxy."""
-        return self._known(proxy)
+        found = self._known.get(proxy)
+        if found is None:
+            found = self._known[proxy] = self._classify(proxy)
+        return found
 
     def _classify(self, proxy: Proxy) -> ProxyClass:
         """The only place where a class is made."""
