@@ -31,6 +31,7 @@ from controlplane.transport.headers import StatusCode
 from controlplane.transport.stream import Call
 
 _FIRST_REQUEST_LIMIT: Final = 30.0  # seconds
+_NEW: Final = 8  # requests of a new stream: to ask for four types and to acknowledge them
 
 
 class Common(NamedTuple):
@@ -50,8 +51,9 @@ class Connection:
     """One stream from its admission to its end."""
 
     __slots__ = (
-        "_call", "_common", "_delta", "_early", "_flight", "_making", "_recent", "_refusal",
-        "_room", "_stream", "_timer", "_waiting", "awake",
+        "_call", "_common", "_delta", "_ended", "_flight", "_left_new", "_making", "_recent",
+        "_refusal", "_requests", "_room", "_stream", "_timer", "_unadmitted", "_waiting",
+        "awake",
     )  # fmt: skip
 
     def __init__(
@@ -68,19 +70,26 @@ class Connection:
         self._refusal: Final = refusal
         self._recent: Final = RecentLists(common.lists)
         self._stream: Stream | None = None
-        self._early: list[bytes] | None = None  # requests that came before the admission
+        self._unadmitted = bool(wait)
+        self._left_new = _NEW  # requests until the stream is an old one
+        self._requests: list[bytes] = []  # of a new stream, to be taken in its turn
         self._waiting: Send | None = None  # a response that waits for its slot
         self._making = 0.0  # seconds that making it took
         self._flight: Flight | None = None
         self._room = True
+        self._ended = False
         self.awake = False
         self._timer: asyncio.TimerHandle | None = None
         if wait:
-            self._early = []
             call.hold()
             self._wait(wait, self._admitted)
         else:
             self._wait(_FIRST_REQUEST_LIMIT, self._is_silent)
+
+    @property
+    def new(self) -> bool:
+        """Whether the stream is still being told everything for the first time."""
+        return self._left_new > 0
 
     def end(self, status: Status, message: str) -> None:
         """End the stream with a status."""
@@ -94,8 +103,10 @@ class Connection:
         """Take a request."""
         if self._refusal is not None:
             self.end(self._refusal.status, self._refusal.message)
-        elif self._early is not None:
-            self._early.append(payload)
+        elif self._left_new:
+            self._requests.append(payload)
+            if not self._unadmitted:
+                self.wake()
         else:
             self._take(payload)
 
@@ -111,23 +122,21 @@ class Connection:
 
     def on_end(self, reason: str) -> None:
         """Give everything back."""
-        common, self._room = self._common, False
+        common, self._ended, self._room = self._common, True, False
         self._cancel_timer()
         self._leave_flight()
         common.flights.forget(self._on_flight)
-        common.ended(self, self._early is not None)
+        common.ended(self, self._unadmitted)
         if self._stream is not None:
             common.pusher.disconnect(self._stream, reason=reason)
 
     # --- requests -------------------------------------------------------------------------
 
     def _admitted(self) -> None:
-        early, self._early = self._early or [], None
-        self._call.resume()
+        self._unadmitted = False
         self._wait(_FIRST_REQUEST_LIMIT, self._is_silent)
-        for payload in early:
-            if self._room:
-                self._take(payload)
+        self._call.resume()
+        self.wake()
 
     def _is_silent(self) -> None:
         self.end(Status.INVALID_ARGUMENT, "no request was sent")
@@ -162,16 +171,20 @@ class Connection:
     # --- responses ------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """There may be something to write."""
+        """There may be something to do."""
         self._common.turns.wake(self)
 
-    def write(self) -> None:
-        """Write what the pusher hands out, while the client takes it."""
-        stream = self._stream
-        if stream is None or not self._room:
-            return
+    def work(self) -> None:
+        """Take the requests of a new stream; write what the pusher hands out."""
         try:
-            self._write(stream)
+            requests, self._requests = self._requests, []
+            for payload in requests:
+                if self._ended:
+                    return
+                self._left_new = max(0, self._left_new - 1)
+                self._take(payload)
+            if self._stream is not None:
+                self._write(self._stream)
         except Exception:
             self._call.end(StatusCode.INTERNAL, "an error of the control plane")
             raise

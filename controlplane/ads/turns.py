@@ -1,8 +1,10 @@
-"""Which streams may have something to write: each once, in the order in which they woke.
+"""Which streams may have something to do: each once, in the order in which they woke.
 
-Owns when streams write. A change wakes a thousand of them; they are served a few milliseconds at
-a time, so that acknowledgements and new streams come in between. The rule that is easy to break:
-an error of one stream must not keep the others from their turn.
+Owns when streams work. A change wakes a thousand of them; they are served a few milliseconds at
+a time, so that acknowledgements and new streams come in between. New streams cost a hundred times
+as much as old ones, and may come by the hundred: they have a queue and a time of their own, so
+that nobody who is served already waits for them. The rule that is easy to break: an error of one
+stream must not keep the others from their turn.
 """
 
 from __future__ import annotations
@@ -15,30 +17,36 @@ from typing import Final, Protocol
 _TURN: Final = 0.005  # seconds
 
 
-class Writer(Protocol):
+class Worker(Protocol):
     """What gets turns."""
 
     awake: bool
     """Whether it waits for a turn; belongs to `Turns`."""
 
-    def write(self) -> None:
-        """Write what there is to write."""
+    @property
+    def new(self) -> bool:
+        """Whether it queues with the new ones."""
+        ...
+
+    def work(self) -> None:
+        """Do what there is to do."""
         ...
 
 
 class Turns:
-    """The queue of those that are awake."""
+    """The queues of those that are awake."""
 
     def __init__(self) -> None:
-        self._queue: Final[deque[Writer]] = deque()
+        self._old: Final[deque[Worker]] = deque()
+        self._new: Final[deque[Worker]] = deque()
         self._scheduled = False
 
-    def wake(self, writer: Writer) -> None:
-        """Give a writer a turn, soon."""
-        if writer.awake:
+    def wake(self, worker: Worker) -> None:
+        """Give a worker a turn, soon."""
+        if worker.awake:
             return
-        writer.awake = True
-        self._queue.append(writer)
+        worker.awake = True
+        (self._new if worker.new else self._old).append(worker)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -48,14 +56,15 @@ class Turns:
 
     def _run(self) -> None:
         self._scheduled = False
-        queue, end = self._queue, time.monotonic() + _TURN
         try:
-            while queue:
-                writer = queue.popleft()
-                writer.awake = False
-                writer.write()
-                if time.monotonic() >= end:
-                    break
+            for queue in (self._old, self._new):
+                end = time.monotonic() + _TURN
+                while queue:
+                    worker = queue.popleft()
+                    worker.awake = False
+                    worker.work()
+                    if time.monotonic() >= end:
+                        break
         finally:
-            if queue:
+            if self._old or self._new:
                 self._schedule()
