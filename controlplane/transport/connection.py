@@ -182,7 +182,12 @@ class ServerConnection:
             self._spend()
         self._flush()
 
-    def replenish(self, stream: Stream) -> None:
+    def resume(self, stream: Stream) -> None:
+        """Take everything on a stream again."""
+        self._replenish(stream)
+        self._flush()
+
+    def _replenish(self, stream: Stream) -> None:
         """Give the client back what it sent on a stream, once that is worth a frame."""
         room = STREAM_WINDOW - stream.allowance
         if room >= STREAM_WINDOW // 2 and not stream.holding and not stream.ended:
@@ -377,7 +382,7 @@ class ServerConnection:
         if last:
             self._half_closed(stream)
         elif not stream.ended:
-            self.replenish(stream)
+            self._replenish(stream)
 
     def _feed(self, stream: Stream, data: memoryview) -> None:
         assembler = stream.assembler
@@ -465,7 +470,7 @@ class ServerConnection:
         stream = Stream(self, number, window=self._initial_window, allowance=frames.DEFAULT_WINDOW)
         self._streams[number] = stream
         stream.handler = serve(stream)
-        self.replenish(stream)
+        self._replenish(stream)
         if half_closed:
             self._half_closed(stream)
 

@@ -107,8 +107,10 @@ def _listener(address: str) -> socket.socket:
         if address.startswith("unix:"):
             return _unix_listener(address.removeprefix("unix:").removeprefix("//"))
         host, _, port = address.rpartition(":")
+        if not 0 <= int(port) <= 65535:
+            raise ValueError("there is no such port")
         return _tcp_listener(host.removeprefix("[").removesuffix("]"), int(port))
-    except (OSError, ValueError, OverflowError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise OutsideError(f"the address {address} cannot be bound: {reason}") from None
 

@@ -120,4 +120,4 @@ class Stream:
     def resume(self) -> None:
         """Take everything again; see `Call`."""
         self.holding = False
-        self._connection.replenish(self)
+        self._connection.resume(self)
