@@ -28,6 +28,10 @@ _NO_ANNOTATIONS: Final = (Namespace, Node, Pod, EndpointSlice, Endpoints)
 
 _TOO_DEEP: Final = (Finding(Level.ERROR, SCHEMA, (), "is nested too deeply"),)
 
+_UNFORESEEN: Final = (
+    msgspec.MsgspecError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError,
+)  # fmt: skip
+
 Key = tuple[str, str]
 """Namespace (empty for cluster scoped kinds) and name."""
 
@@ -92,13 +96,13 @@ class ObjectDecoder:
 
     def __call__(self, data: Data, identity: Identity) -> Entry:
         """Return the entry of an object; never raises for what is in it."""
-        item: Object | None = None
-        findings: tuple[Finding, ...] = ()
-        cut = self._ours and CUT in bytes(data)
-        if self._kind.model is not Untranslated and not cut:
-            item = decode_flawless(memoryview(data), self._kind, strict=self._ours)
-        if item is None:
-            item, findings = (None, _TOO_DEEP) if cut else self._slowly(data)
+        try:
+            item, findings = self._read(data)
+        except RecursionError:
+            item, findings = None, _TOO_DEEP
+        except _UNFORESEEN as error:
+            # One object that nobody thought of must not end what all others are served by.
+            item, findings = None, _unreadable(error)
         if item is not None and self._of_another_revision(item):
             return Entry(identity, None)
         ref = ObjectRef(self._kind.qualified, *identity.key)
@@ -115,18 +119,18 @@ class ObjectDecoder:
         said = tuple(sorted(found, key=order))
         return Entry(identity, None if item is None else _without_noise(item), said)
 
-    def _slowly(self, data: Data) -> tuple[Object | None, tuple[Finding, ...]]:
-        try:
-            value = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            return None, (Finding(Level.ERROR, "Unreadable", (), f"cannot be read: {error}"),)
+    def _read(self, data: Data) -> tuple[Object | None, tuple[Finding, ...]]:
+        if self._ours and CUT in bytes(data):
+            return None, _TOO_DEEP
+        if self._kind.model is not Untranslated:
+            item = decode_flawless(memoryview(data), self._kind, strict=self._ours)
+            if item is not None:
+                return item, ()
+        value = msgspec.json.decode(data)
         # In a list of Kubernetes' own kinds, the objects do not say what they are.
         value.setdefault("apiVersion", self._kind.api_versions[0])
         value.setdefault("kind", self._kind.kind)
-        try:
-            read = read_value(value, self._kind, unknown_fields=Level.WARNING)
-        except RecursionError:
-            return None, _TOO_DEEP
+        read = read_value(value, self._kind, unknown_fields=Level.WARNING)
         return read.item, tuple(
             finding for finding in read.findings if self._ours or finding.code != SCHEMA_WARNING
         )
@@ -136,6 +140,10 @@ class ObjectDecoder:
         if not self._ours or not self._revision:
             return False
         return item.metadata.labels.get(REVISION, self._revision) != self._revision
+
+
+def _unreadable(error: Exception) -> tuple[Finding, ...]:
+    return (Finding(Level.ERROR, "Unreadable", (), f"cannot be read: {error}"),)
 
 
 def _without_noise(item: Object) -> Object:

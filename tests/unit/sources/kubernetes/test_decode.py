@@ -13,6 +13,7 @@ from controlplane.model.diagnostics import Level
 from controlplane.model.kinds import KINDS, NETWORKING, SECURITY, Kind, Untranslated
 from controlplane.model.meta import ObjectRef
 from controlplane.model.virtual_service import VirtualService
+from controlplane.sources.kubernetes import decode
 from controlplane.sources.kubernetes.decode import Entry, ObjectDecoder, identify
 from controlplane.sources.kubernetes.depth import CUT, DEEPEST, cut_depth
 from controlplane.sources.kubernetes.reflector import Reflector
@@ -153,6 +154,22 @@ def test_only_what_is_too_deep_is_cut() -> None:
     for _ in range(DEEPEST - 3):
         (inner,) = inner
     assert inner == [msgspec.json.decode(CUT)]
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), TypeError("x")])
+def test_an_object_that_nobody_thought_of_hurts_only_itself(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(decode, "decode_flawless", fail)
+    entry = read(ROUTES, route(spec=HTTP))
+    assert entry.item is None
+    (said,) = entry.diagnostics
+    assert (said.level, said.code, str(said.ref)) == (
+        Level.ERROR, "Unreadable", "VirtualService a/x",
+    )  # fmt: skip
 
 
 def test_null_is_absent() -> None:
