@@ -27,7 +27,7 @@ from tests.kubernetes.node_bed import NodeBed
 from tests.kubernetes.pod_worker import PodWorker
 
 GATEWAY: Final = "istio-ingressgateway"
-_PATIENCE: Final = 40.0
+_PATIENCE: Final = 50.0
 _CALLERS: Final = 3
 _PAUSE: Final = 0.03
 _PLATFORM: Final = bookinfo_directory() / "platform"
@@ -101,7 +101,10 @@ class KubernetesBookinfo:
                 if uid in before and hosts.get(name) == before[uid].get(name)
             ]
 
-        await eventually(late, lambda found: not found, what="routes that follow kubectl")
+        # After many outages a kind may be asked for again only half a minute later.
+        await eventually(
+            late, lambda found: not found, seconds=_PATIENCE, what="routes that follow kubectl"
+        )
         # Envoy's workers take a new route at their next turn.
         await asyncio.sleep(0.02)
 

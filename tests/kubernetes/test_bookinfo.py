@@ -21,19 +21,20 @@ from tests.kubernetes.installation import mesh_config
 from tests.kubernetes.node_bed import XDS, node_bed
 from tests.kubernetes.wire import node_of, rendered, served
 
+ROUNDS: Final = int(os.environ.get("PYLOT_SOAK") or 1)
+
 pytestmark = [
     pytest.mark.kubernetes,
     pytest.mark.controllers,
     pytest.mark.netns,
     pytest.mark.envoy,
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.timeout(300),  # the first test waits for everything to start
+    pytest.mark.timeout(300 * ROUNDS),  # the first test waits for everything to start
 ]
 
 # It takes six seconds, which other tests spend as well.
 SLOW: Final = "delay of 7 s"
 BOOKINFO: Final = bookinfo_directory()
-ROUNDS: Final = int(os.environ.get("PYLOT_SOAK") or 1)
 UPDATES: Final = (
     r"^listener_manager\.listener_(added|modified|removed|in_place_updated)$"
     r"|^cluster_manager\.cluster_(added|modified|removed)$|\.rds\..*\.config_reload$"
