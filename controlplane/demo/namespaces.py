@@ -71,8 +71,7 @@ class Network:
     """A node and its pods. Every process may have several, with equal addresses."""
 
     def __init__(self) -> None:
-        own = secrets.token_hex(2)
-        self._tag = f"pylot-{os.getpid()}-{start_of(os.getpid())}-{own}"
+        self._tag = owned(secrets.token_hex(2))
         self.node = f"{self._tag}-node"
         self._made: dict[str, str] = {}
         self._links = 0
@@ -154,6 +153,11 @@ async def purge() -> list[str]:
     dead = [name for name in names if is_orphan(name)]
     await remove(dead)
     return dead
+
+
+def owned(name: str) -> str:
+    """Return a name for a namespace of this process; `purge` removes it when we are dead."""
+    return f"pylot-{os.getpid()}-{start_of(os.getpid())}-{name}"
 
 
 def is_orphan(name: str) -> bool:

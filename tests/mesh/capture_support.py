@@ -22,7 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeVar
 
-PREFIX: Final = f"pylcap-{os.getpid()}-"
+from controlplane.demo.namespaces import owned
+
+PREFIX: Final = owned("cap-")
 
 POD: Final = {4: "10.44.0.2", 6: "fd44::2"}
 NEIGHBOUR: Final = {4: "10.44.0.1", 6: "fd44::1"}

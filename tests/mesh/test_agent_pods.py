@@ -24,6 +24,7 @@ from controlplane.agent.bootstrap import PipeAddress, SocketAddress
 from controlplane.agent.dns_wire import Code, Record, RecordType, answer_to, decode, encode
 from controlplane.agent.processes import Child
 from controlplane.demo.layout import Layout
+from controlplane.demo.namespaces import owned
 from tests.envoy.harness import BOOKINFO, Bed, empty_bed, eventually
 from tests.mesh.agent_support import (
     PROXY_ID,
@@ -136,7 +137,7 @@ async def run(*words: str, namespace: str = "", stdin: str = "") -> str:
 
 def namespace_of(name: str) -> str:
     """The network namespace of a pod or of the node."""
-    return f"pylag-{os.getpid()}-{name}"
+    return owned(f"agent-{name}")
 
 
 class Cluster:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import pytest_asyncio
 from controlplane.agent.bootstrap import SocketAddress
 from controlplane.agent.envoy import Envoy
 from controlplane.demo.layout import Layout
+from controlplane.demo.namespaces import owned
 from tests.envoy.harness import (
     BOOKINFO,
     Bed,
@@ -67,7 +67,7 @@ def run(*words: str, stdin: str = "") -> str:
 @pytest.fixture(scope="module")
 def namespaces() -> Iterator[tuple[str, str]]:
     """`pod` and `peer`, connected, each with its address; removed afterwards."""
-    pod, peer = (f"pylr-{os.getpid()}-{name}" for name in ("pod", "peer"))
+    pod, peer = (owned(f"redirect-{name}") for name in ("pod", "peer"))
     with contextlib.ExitStack() as stack:
         for name in (pod, peer):
             run("ip", "netns", "add", name)
