@@ -11,13 +11,20 @@ from typing import TypeVar
 import msgspec
 
 from controlplane.kubernetes.errors import UnavailableError
+from controlplane.sources.kubernetes.depth import cut_depth
 
 T = TypeVar("T")
 
 
 def read_answer(data: bytes, kind: type[T]) -> T:
-    """Return the answer as a value of this type; raises UnavailableError."""
+    """Return the answer as a value of this type; raises UnavailableError.
+
+    What a user nests deeper than a decoder goes is cut back.
+    """
     try:
-        return msgspec.json.decode(data, type=kind)
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except RecursionError:
+            return msgspec.json.decode(cut_depth(data), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnavailableError(f"the answer of the API server cannot be read: {error}") from None

@@ -239,5 +239,5 @@ def _read(text: str) -> Report:
     """Return the report in a value; one that cannot be read tells nothing."""
     try:
         return msgspec.json.decode(text, type=_Told).report
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return NOTHING

@@ -239,6 +239,25 @@ async def test_what_stands_there_already_costs_one_list_and_no_request_each() ->
     assert api.writes == {"vs-7": 1}
 
 
+class DeepApi(Api):
+    """One whose objects have a spec that is nested deeper than any decoder goes."""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        response = await super().answer(request)
+        assert isinstance(response, web.Response)
+        assert response.text is not None
+        deep = '{"a":' * 9000 + "1" + "}" * 9000
+        return web.json_response(text=response.text.replace('"deep"', deep))
+
+
+async def test_an_object_that_is_nested_too_deeply_gets_its_status_like_others() -> None:
+    api = DeepApi("hostile", "other")
+    api.items["hostile"]["spec"] = "deep"
+    async with writing(api) as mesh:
+        mesh.finds("hostile", "it is nested too deeply")
+        await until(lambda: api.messages("hostile") != [] and api.writes["other"] == 1)
+
+
 async def test_an_object_that_is_left_out_is_looked_at_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
