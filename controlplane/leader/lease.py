@@ -204,7 +204,8 @@ class Leadership:
                 else:
                     held = await self._store.put(step)
                     self._election.on_written(held, asked=asked, now=clock())
-            self._reported = ""
+                    # Reading tells nothing: it may go well while every write is refused.
+                    self._reported = ""
         except ConflictError:
             self._election.on_conflict(clock())
         except (KubernetesError, TimeoutError) as error:

@@ -175,6 +175,28 @@ async def test_a_missing_rule_is_told_once_and_tried_again() -> None:
         await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_a_missing_namespace_is_told_once_although_reading_goes_well() -> None:
+    """A Lease that is not there can be read; to make it fails each time."""
+    api = Api()
+    refusals = 0
+
+    async def refuse(request: web.Request) -> web.StreamResponse | None:
+        nonlocal refusals
+        if request.method != "POST":
+            return None
+        refusals += 1
+        return _status(404, "NotFound")
+
+    api.broken = refuse
+    async with serving(api.answer) as url, Client(PlainAccess(url)) as client:
+        with capture_logs() as logs:
+            task = asyncio.create_task(leadership(client, "one").run(Worker()))
+            await until(lambda: refusals >= 3)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert [entry["event"] for entry in logs].count("leader.lease_failed") == 1
+
+
 async def test_a_mistake_in_the_work_is_not_hidden_and_frees_the_lease() -> None:
     api = Api()
 
