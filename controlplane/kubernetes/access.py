@@ -180,9 +180,14 @@ class KubeconfigAccess:
                     f"kubeconfig {paths}: the server {configuration.host!r} is no URL of HTTP"
                 )
             return cls(loader, configuration, paths=paths)
-        except (ConfigException, yaml.YAMLError, OSError, UnicodeDecodeError, *_MALFORMED) as error:
+        except (ConfigException, yaml.YAMLError, OSError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UsageError(f"kubeconfig {paths}: {reason}") from None
+        except _MALFORMED as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UsageError(
+                f"kubeconfig {paths}: it does not have the form of a kubeconfig ({reason})"
+            ) from None
 
     async def authorization(self, *, renew: bool = False) -> str:
         """Return the header; a plugin, a provider or a token file is asked again every minute."""

@@ -56,8 +56,9 @@ async def test_the_usual_places_are_looked_at_in_their_order(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "is empty|NoneType"),
-        ("[1, 2]", "kubeconfig"),
+        ("", "is empty|the form of a kubeconfig"),
+        ("[1, 2]", "the form of a kubeconfig"),
+        ("words", "the form of a kubeconfig"),
         ("a: [", "kubeconfig"),
         ("kind: Config\n", "current-context"),
         ("\x00", "kubeconfig"),
