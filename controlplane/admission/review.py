@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
+from controlplane.sources.kubernetes.depth import cut_depth
+
 _VERSIONS: Final = frozenset({"admission.k8s.io/v1", "admission.k8s.io/v1beta1"})
 _WARNING_LIMIT: Final = 250
 """Characters of one warning: the API server cuts longer ones."""
@@ -31,13 +33,18 @@ class Review(msgspec.Struct, frozen=True):
 
     api_version: str
     request: Mapping[str, Any]
+    cut: bool = False  # whether its object was nested too deeply to be decoded whole
 
 
 def decode(body: bytes) -> Review:
     """Return the question in the body of a request; raises ReviewError."""
+    cut = False
     try:
-        asked = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        try:
+            asked = msgspec.json.decode(body)
+        except RecursionError:
+            asked, cut = msgspec.json.decode(cut_depth(body)), True
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ReviewError(f"the body is not JSON: {error}") from None
     if not isinstance(asked, dict) or asked.get("kind") != "AdmissionReview":
         raise ReviewError("the body is not an AdmissionReview")
@@ -50,7 +57,7 @@ def decode(body: bytes) -> Review:
     request = asked.get("request")
     if not isinstance(request, dict) or not isinstance(request.get("uid"), str):
         raise ReviewError("the AdmissionReview has no request with a uid")
-    return Review(version, request)
+    return Review(version, request, cut)
 
 
 def allow(

@@ -34,6 +34,7 @@ INVALID: Final = "invalid_resource"
 
 _OPERATIONS: Final = frozenset({"CREATE", "UPDATE"})
 _OTHER: Final = "other"
+_TOO_DEEP: Final = "has too many levels"
 
 
 class Verdict(NamedTuple):
@@ -73,14 +74,16 @@ def judge(asked: Review, *, revision: str) -> Verdict:
         case Kind():
             version = str(item["apiVersion"]).rpartition("/")[2]
             verdict = verdict._replace(group=kind.group, version=version, resource=kind.plural)
-    size = len(msgspec.json.encode(item))
-    if size > MAX_OBJECT:
-        reason = f"{size} bytes are more than the {MAX_OBJECT} that etcd takes"
-        return _refused(asked, verdict, INVALID, reason)
+    if asked.cut:
+        return _refused(asked, verdict, INVALID, _TOO_DEEP)
     try:
+        size = len(msgspec.json.encode(item))
+        if size > MAX_OBJECT:
+            reason = f"{size} bytes are more than the {MAX_OBJECT} that etcd takes"
+            return _refused(asked, verdict, INVALID, reason)
         read = read_value(item, kind)
     except RecursionError:
-        return _refused(asked, verdict, INVALID, "has too many levels")
+        return _refused(asked, verdict, INVALID, _TOO_DEEP)
     if read.item is None:
         return _refused(asked, verdict, INVALID, _sentence(read.findings))
     return verdict._replace(review=allow(asked, warnings=_warnings(read.findings, subject)))

@@ -16,7 +16,15 @@ from typing import Any, Final, assert_never
 
 import msgspec
 
-from controlplane.admission.review import INVALID, OUR_MISTAKE, Review, allow, decode, refuse
+from controlplane.admission.review import (
+    INVALID,
+    OUR_MISTAKE,
+    Review,
+    ReviewError,
+    allow,
+    decode,
+    refuse,
+)
 from controlplane.inject.config import InjectConfig
 from controlplane.inject.errors import InjectConfigError
 from controlplane.inject.names import INJECT
@@ -60,6 +68,8 @@ class Injector(msgspec.Struct, frozen=True, kw_only=True):
 def review(body: bytes, path: str, injector: Callable[[], Injector]) -> Answer:
     """Return the answer to the body of a request to this path; raises ReviewError only."""
     asked = decode(body)
+    if asked.cut:
+        raise ReviewError("the body is nested too deeply")
     request = asked.request
     pod = request.get("object")
     namespace = str(request.get("namespace") or "default")

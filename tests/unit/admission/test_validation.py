@@ -241,6 +241,23 @@ def test_hostile_objects_cost_little_and_get_a_short_answer(name: str) -> None:
     assert len(json.dumps(response)) < 6000
 
 
+@pytest.mark.parametrize(("metadata", "allowed"), [({}, False), ({"deletionTimestamp": "x"}, True)])
+def test_levels_that_no_decoder_bears_are_answered(metadata: dict[str, str], allowed: bool) -> None:
+    """With a sentence for the user; and nothing holds up what is being deleted."""
+    item = {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": metadata,
+        "spec": "deep",
+    }
+    body = {"apiVersion": V1, "kind": "AdmissionReview", "request": question(item)}
+    levels = '{"a":' * 9000 + "1" + "}" * 9000
+    asked = decode(json.dumps(body).replace('"deep"', levels).encode())
+    response = judge(asked, revision="default").review["response"]
+    assert response["allowed"] is allowed
+    assert allowed or "too many levels" in response["status"]["message"]
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: (
