@@ -8,6 +8,7 @@ definite: its list, that it may not be read, or that it does not exist.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +37,7 @@ from controlplane.sources.kubernetes.store import Changes, Store
 
 LOOK_EVERY: Final = 60.0  # seconds between two looks at what is served, when nothing is missing
 LOOK_FOR_MISSING: Final = 5.0
+SOONEST: Final = 1.0  # seconds until a kind that failed is tried again, at the least
 _GATHER: Final = 0.01  # seconds in which events of a kind become one step
 _GONE_AFTER: Final = 2  # looks in a row that do not find a kind, before its objects go
 SLICES: Final = KINDS["discovery.k8s.io", "EndpointSlice"]
@@ -107,6 +109,7 @@ class KubernetesSource:
         )
         self._look_again: Final = asyncio.Event()
         self._away_since: float | None = None
+        self._reached: Final = asyncio.Event()
         self._diagnostics: dict[Kind, tuple[Diagnostic, ...]] = {}
         self._synced = False
         self._started = clock()
@@ -193,7 +196,7 @@ class KubernetesSource:
             return bool(served)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait so long, or until a kind was said not to be there."""
+        """Wait so long, or until a kind or the API server was said not to be there."""
         try:
             async with asyncio.timeout(seconds):
                 await self._look_again.wait()
@@ -251,7 +254,7 @@ class KubernetesSource:
         while True:
             step = reflector.next()
             if step.wait:
-                await asyncio.sleep(step.wait)
+                await self._wait(step.wait)
             began = self._clock()
             try:
                 if step.watch:
@@ -268,6 +271,20 @@ class KubernetesSource:
             finally:
                 one.connected = False
             self._pass_on(one, deliver)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait so long, or until the API server is back from being away.
+
+        Whoever gets through first is the sign for all, whose pauses have grown meanwhile.
+        """
+        soon = min(seconds, SOONEST)
+        await asyncio.sleep(soon)
+        if self._away_since is None:
+            await asyncio.sleep(seconds - soon)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds - soon):
+                await self._reached.wait()
 
     async def _watch(
         self, one: _Followed, reflector: Reflector, query: dict[str, str], deliver: Deliver
@@ -299,12 +316,15 @@ class KubernetesSource:
     def _note_away(self, error: KubernetesError) -> None:
         if self._away_since is None:
             self._away_since = self._clock()
+            self._reached.clear()
+            self._look_again.set()  # looks come often while it is away, and find it when it is back
             self._reporter.away(error)
 
     def _note_back(self) -> None:
         if self._away_since is not None:
             self._reporter.back(self._clock() - self._away_since)
             self._away_since = None
+            self._reached.set()
 
     def _pass_on(self, one: _Followed, deliver: Deliver) -> None:
         """Deliver what is new of one kind, as one step."""

@@ -19,7 +19,7 @@ from controlplane.model.kinds import Kind
 from controlplane.model.mesh import MeshConfig
 from controlplane.model.meta import Object, ObjectRef
 from controlplane.sources.base import Delta
-from controlplane.sources.kubernetes import reflector
+from controlplane.sources.kubernetes import reflector, source
 from controlplane.sources.kubernetes.reporter import Reporter
 from controlplane.sources.kubernetes.source import KubernetesSource
 from tests.unit.sources.kubernetes.fake_api import FakeApi
@@ -214,6 +214,25 @@ async def test_an_api_server_that_is_away_leaves_the_state_and_its_age() -> None
         await world.until(lambda: world.source.status().age == 0)
         assert len(world.deltas) == count
         assert world.listener.said.count("away") == 1
+
+
+async def test_all_kinds_go_on_as_soon_as_the_api_server_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A kind whose pause has grown while the API server was away does not wait to its end."""
+    api = FakeApi()
+    api.put("services", "a", **SERVICE)
+    async with running(api) as world:
+        await world.until(lambda: world.synced)
+        monkeypatch.setattr(source, "SOONEST", 0.01)
+        monkeypatch.setattr(reflector, "FIRST_PAUSE", 3600.0)
+        monkeypatch.setattr(reflector, "LONGEST_PAUSE", 3600.0)
+        api.down = True
+        api.close_watches()
+        await world.until(lambda: not any(kind.connected for kind in world.source.status().kinds))
+        api.put("services", "b", **SERVICE)
+        api.down = False
+        await world.until(lambda: world.names == {"a", "b"})
 
 
 async def test_an_api_server_that_is_not_there_at_first_is_waited_for() -> None:
