@@ -22,10 +22,13 @@ MANIFEST: Final = DEPLOY / "pylot.yaml"
 DEFINITIONS: Final = CHART / "crds" / "crds.yaml"
 
 _PACKAGES: Final = {"helm": "helm.sh/helm/v3/cmd/helm"}
-_KUBERNETES: Final = "1.30.0"  # what charts are told when no cluster is asked
+KUBERNETES: Final = "1.30.0"  # what charts are told when no cluster is asked
 _HEADER: Final = """\
-# The chart deploy/chart/pylot with its own values, for `kubectl apply --server-side -f`.
-# Written by `make manifests`. The definitions of the kinds are not here: `pylot crds` prints them.
+# The chart deploy/chart/pylot with its own values. Written by `make manifests`. The definitions of
+# the kinds are not here: `pylot crds` prints them.
+#   kubectl apply --server-side --force-conflicts -f deploy/pylot.yaml
+# --force-conflicts is for the next time: the control plane writes the failurePolicy of validation
+# itself, and again within seconds.
 """
 
 
@@ -73,7 +76,7 @@ def render(*settings: str, namespace: str = "istio-system", values: Path | None 
         chosen += ["--values", str(values)]
     return run_helm(
         "template", "pylot", str(CHART), "--namespace", namespace,
-        "--kube-version", _KUBERNETES, *chosen,
+        "--kube-version", KUBERNETES, *chosen,
     )  # fmt: skip
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from controlplane.cli.main import app
 from controlplane.crds.definitions import definitions
@@ -23,7 +25,7 @@ from controlplane.model.diagnostics import Level
 from controlplane.sources.kubernetes.mesh import CONFIG_MAP, config_map_name
 from controlplane.sources.kubernetes.source import watched_kinds
 from controlplane.sources.mesh_config import parse_mesh_config
-from tests.deploy.helm import CHART, DEFINITIONS, MANIFEST, plain_manifest, run_helm
+from tests.deploy.helm import CHART, DEFINITIONS, KUBERNETES, MANIFEST, plain_manifest, run_helm
 from tests.deploy.objects import Json, find, injected, objects, rights
 
 helm = pytest.mark.helm
@@ -92,6 +94,39 @@ def test_two_revisions_share_no_object() -> None:
     assert names("revision=default") == names()
     canary = find(objects("revision=canary"), "MutatingWebhookConfiguration")
     assert {hook["name"].split(".")[0] for hook in canary["webhooks"]} == {"rev"}
+
+
+@helm
+@pytest.mark.parametrize("revision", ["120", "1e3", "true", "null"])
+def test_a_revision_that_yaml_reads_otherwise_is_still_a_word(revision: str) -> None:
+    """Labels that are numbers would be refused by the API server."""
+    items = list(
+        yaml.safe_load_all(
+            run_helm(
+                "template",
+                "42",
+                str(CHART),
+                "--kube-version",
+                KUBERNETES,
+                "--set-string",
+                f"revision={revision}",
+            )
+        )
+    )
+
+    def labels(value: Any) -> Iterator[Any]:
+        if isinstance(value, dict):
+            for key in ("labels", "matchLabels"):
+                yield from value.get(key, {}).values()
+            for inner in value.values():
+                yield from labels(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from labels(inner)
+
+    found = set(labels(items))
+    assert found >= {revision, "42"}
+    assert all(isinstance(one, str) for one in found)
 
 
 @helm

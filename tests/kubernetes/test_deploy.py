@@ -24,7 +24,7 @@ from controlplane.crds.definitions import definitions
 from controlplane.crds.text import as_yaml
 from controlplane.leader.duties import LEASE, STATUS_LEASE
 from controlplane.leader.webhook_secret import secret_name
-from tests.deploy.helm import DEPLOY
+from tests.deploy.helm import CHART, DEPLOY, KUBERNETES, run_helm
 from tests.deploy.kind import VALUES, applied
 from tests.deploy.objects import find, objects, pods
 from tests.envoy.harness import free_ports
@@ -99,6 +99,35 @@ def test_everything_that_the_kind_script_applies_is_taken(
         cluster.kubectl(
             "apply", "--dry-run=server", "--validate=strict", "-n", namespace, "-f", str(path)
         )
+
+
+def test_an_upgrade_keeps_what_the_control_plane_wrote(cluster: Cluster, namespace: str) -> None:
+    """The failurePolicy of validation: neither undone for a moment, nor a conflict."""
+
+    def rendered() -> str:
+        return run_helm(
+            "template", "pylot", str(CHART), "--namespace", namespace,
+            "--set", f"revision={namespace}", "--show-only", "templates/validatingwebhook.yaml",
+            "--dry-run=server", "--kubeconfig", str(cluster.kubeconfig),
+            "--kube-version", KUBERNETES,
+        )  # fmt: skip
+
+    first = rendered()
+    (hook,) = yaml.safe_load(first)["webhooks"]
+    assert hook["failurePolicy"] == "Ignore"
+    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=first)
+    name = yaml.safe_load(first)["metadata"]["name"]
+    try:
+        cluster.kubectl(
+            "patch", "validatingwebhookconfiguration", name, "--type=json",
+            "--field-manager=pylot", "-p",
+            '[{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Fail"}]',
+        )  # fmt: skip
+        again = rendered()
+        assert yaml.safe_load(again)["webhooks"][0]["failurePolicy"] == "Fail"
+        cluster.kubectl("apply", "--server-side", "-f", "-", stdin=again)
+    finally:
+        cluster.kubectl("delete", "validatingwebhookconfiguration", name)
 
 
 def _eventually(what: Callable[[], Any], told: Callable[[], str]) -> Any:
@@ -208,6 +237,13 @@ def test_the_rights_of_the_chart_are_enough(own_cluster: Cluster, tmp_path: Path
         ready = f"http://127.0.0.1:{serve.http}/ready"
         _eventually(lambda: _get(ready)[0] == 200, lambda: f"{_get(ready)} {serve.log()[-3000:]}")
         assert "warning" not in _get(ready)[1]
+        container = find(objects(), "Deployment", "istiod")["spec"]["template"]["spec"][
+            "containers"
+        ][0]
+        # An open port tells nothing: the kernel takes connections for a loop that hangs.
+        alive = container["livenessProbe"]["httpGet"]
+        assert alive["port"] == "http-monitoring"
+        assert _get(f"http://127.0.0.1:{serve.monitoring}{alive['path']}")[0] == 200
         for lease in (STATUS_LEASE, LEASE):
             _eventually(partial(_holder, cluster, lease), serve.log)
         assert _eventually(lambda: _read(cluster, "secret", "-n", ROOT, secret_name("")), serve.log)

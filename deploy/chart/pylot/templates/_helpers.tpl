@@ -24,19 +24,19 @@ istiod{{ include "pylot.suffix" . }}
 
 {{- define "pylot.selector" -}}
 app: istiod
-istio.io/rev: {{ include "pylot.revision" . }}
+istio.io/rev: {{ include "pylot.revision" . | quote }}
 {{- end }}
 
 {{- define "pylot.labels" -}}
 {{ include "pylot.selector" . }}
 app.kubernetes.io/name: pylot
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{- define "pylot.gatewayLabels" -}}
-app: {{ .Values.gateway.name }}
+app: {{ .Values.gateway.name | quote }}
 {{ toYaml .Values.gateway.labels }}
 {{- end }}
 
