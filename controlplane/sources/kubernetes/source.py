@@ -17,7 +17,12 @@ from typing import Final
 
 from controlplane.kubernetes.client import Client
 from controlplane.kubernetes.discovery import Served, discover
-from controlplane.kubernetes.errors import ForbiddenError, KubernetesError, UnavailableError
+from controlplane.kubernetes.errors import (
+    ForbiddenError,
+    KubernetesError,
+    UnauthorizedError,
+    UnavailableError,
+)
 from controlplane.kubernetes.paths import Resource
 from controlplane.model.diagnostics import Diagnostic, order
 from controlplane.model.kinds import KINDS, Kind, Use
@@ -305,11 +310,13 @@ class KubernetesSource:
         self._note_back()
 
     def _note_failure(self, one: _Followed, error: KubernetesError) -> None:
-        if isinstance(error, UnavailableError):
-            if not error.status:
-                self._note_away(error)
-        else:
-            self._note_back()
+        match error:
+            case UnavailableError(status=0) | UnauthorizedError():
+                self._note_away(error)  # without credentials there is as little news
+            case UnavailableError():
+                pass
+            case _:
+                self._note_back()
         if one.reflector is not None and one.reflector.missing:
             self._look_again.set()
 

@@ -31,6 +31,7 @@ class FakeApi:
         self.forbidden: set[str] = set()
         self.requests: list[str] = []
         self.down = False
+        self.knows_us = True
         self.streams = streams
         self._rows = {kind.plural: kind for kind in (*watched_kinds(), CONFIG_MAP)}
         self._epoch = 0
@@ -59,6 +60,8 @@ class FakeApi:
         self.requests.append(request.path_qs)
         if self.down and request.transport is not None:
             request.transport.abort()
+        if not self.knows_us:
+            return web.Response(body=failure(401, "Unauthorized"), status=401)
         if request.path == "/apis":
             return web.json_response(self._discovery())
         plural = request.path.rpartition("/")[2]

@@ -216,6 +216,24 @@ async def test_an_api_server_that_is_away_leaves_the_state_and_its_age() -> None
         assert world.listener.said.count("away") == 1
 
 
+async def test_credentials_that_are_refused_are_told_once_until_they_hold_again() -> None:
+    api = FakeApi()
+    api.put("services", "a", **SERVICE)
+    async with running(api) as world:
+        await world.until(lambda: world.synced)
+        api.knows_us = False
+        api.close_watches()
+        before = len(api.requests)
+        await world.until(lambda: len(api.requests) > before + 60)
+        assert world.listener.said.count("away") == 1
+        assert world.source.status().away > 0
+        assert world.names == {"a"}
+        api.knows_us = True
+        api.put("services", "b", **SERVICE)
+        await world.until(lambda: world.names == {"a", "b"})
+        assert world.listener.said.count("back") == 1
+
+
 async def test_all_kinds_go_on_as_soon_as_the_api_server_is_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
