@@ -105,15 +105,7 @@ class Stream:
         self.state.leave(self)
         self.state = state
         state.streams[self] = None
-        self.retained = {
-            **leaving(old, state.base, now, settled=self.session.settled()),
-            **{name: item for name, item in self.retained.items() if item.until > now},
-        }
-        self.retained = {
-            name: item
-            for name, item in self.retained.items()
-            if name not in state.base.clusters.by_name
-        }
+        self.retained = leaving(old, state.base, now, settled=self.session.settled())
         self.show()
 
 
@@ -194,7 +186,7 @@ def leaving(old: ClassView, new: ClassView, now: float, *, settled: bool) -> dic
     """Return the clusters that `new` has no more and that may still be in use.
 
     When every stream is settled, that is what `old` used; else a client may use what older
-    views did.
+    views did. What `old` retained already keeps its end and its endpoints.
     """
     gone = new.clusters.difference(old.clusters).removed
     if not gone:
@@ -202,7 +194,11 @@ def leaving(old: ClassView, new: ClassView, now: float, *, settled: bool) -> dic
     used = old.uses() if settled else frozenset(gone)
     found: dict[str, Retained] = {}
     for name in gone:
-        if name in used:
+        known = old.retained.get(name)
+        if known is not None:
+            if known.until > now:
+                found[name] = known
+        elif name in used:
             cluster = old.clusters.by_name[name]
             assignment = old.assignment(cluster.eds_name) if cluster.eds_name else None
             found[name] = Retained(cluster, assignment, now + ACKNOWLEDGE_LIMIT)

@@ -139,9 +139,9 @@ class Session:
 
     @property
     def clinging(self) -> bool:
-        """Whether listeners or routes are shown as they were, because newer ones are rejected."""
+        """Whether listeners or routes are shown as they were: newer ones are rejected or wait."""
         return any(
-            watch is not None and watch.withholds
+            watch is not None and (watch.withholds or watch.hold_until is not None)
             for watch in (self.watches.get(LDS.kind), self.watches.get(RDS.kind))
         )
 
@@ -150,7 +150,9 @@ class Session:
         found: set[str] = set()
         for kind in (LDS.kind, RDS.kind):
             watch = self.watches.get(kind)
-            if watch is None or not watch.withholds or watch.sent is None:
+            if watch is None or watch.sent is None:
+                continue
+            if not watch.withholds and watch.hold_until is None:
                 continue
             for name in watch.sent.difference(watch.based).changed:
                 found |= watch.sent.by_name[name].clusters
@@ -314,18 +316,25 @@ class Session:
         )
 
     def _unasked(self, watch: Watch, wanted: Collection) -> dict[str, Resource | None]:
-        """Return what a client came with though no cluster or listener asks for it any more.
+        """Return what no cluster or listener asks for any more, though the client still does.
 
-        An empty answer would take it from under what is still in use and on its way out.
+        An empty answer would take it from under what is still in use and on its way out: what
+        the client was told last stays, or what it came with.
         """
-        if not watch.came_with:
-            return {}
-        known = self._view.eds_names if watch.info is EDS else self._view.route_names
-        return {
-            name: watch.sent.get(name) if watch.sent is not None else None
-            for name in watch.came_with - known
-            if name in wanted.by_name
-        }
+        found: dict[str, Resource | None] = {}
+        if watch.came_with:
+            known = self._view.eds_names if watch.info is EDS else self._view.route_names
+            found = {
+                name: watch.sent.get(name) if watch.sent is not None else None
+                for name in watch.came_with - known
+                if name in wanted.by_name
+            }
+        if watch.info is EDS and watch.sent is not None and CDS.kind in self.watches:
+            for name in wanted.difference(watch.sent).changed - self._view.eds_names:
+                told = watch.sent.get(name)
+                if told is not None:
+                    found[name] = told
+        return found
 
     def _held(self, watch: Watch, wanted: Collection) -> dict[str, Resource | None]:
         """Return what keeps its predecessor for now.

@@ -174,14 +174,9 @@ class Pusher:
             for item in retained.values()
             if item.until > now  # else it is still clung to, and an answer ends that
         ]
-        own = stream.session.next_deadline()
-        if not stream.retained and not stream.state.retained:
-            return own
-        times = [item.until for item in stream.retained.values()]
-        times += [item.until for item in stream.state.retained.values()]
         if own is not None:
             times.append(own)
-        return min(times)
+        return min(times, default=None)
 
     def _settle(self, stream: Stream, now: float) -> bool:
         """Retire what the stream was the last to use; return whether something changed."""

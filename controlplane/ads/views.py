@@ -181,7 +181,12 @@ class ClassView:
         kept = {name: item for name, item in retained.items() if name not in self.clusters.by_name}
         if not kept:
             return self
-        key = tuple(sorted(f"{name}={item.cluster.version}" for name, item in kept.items()))
+        key = tuple(
+            sorted(
+                f"{name}={item.cluster.version}={item.assignment and item.assignment.version}"
+                for name, item in kept.items()
+            )
+        )
         found = self._retaining.get(key)
         if found is None:
             shown = self.clusters.overlay({name: item.cluster for name, item in kept.items()})
@@ -307,13 +312,16 @@ class ClassView:
                 found |= item.clusters
         return frozenset(found)
 
-    def assignment(self, name: str) -> Resource | None:
-        """Return the load assignment of that name if a stream asked for it."""
+    def assignment(self, name: str) -> Resource:
+        """Return the load assignment of a cluster of the view, whether asked for or not.
+
+        A client may ask only when the cluster has left already.
+        """
         for selection in self.selections(ResourceType.ENDPOINT):
             found = selection.get(name)
             if found is not None:
                 return found
-        return None
+        return self._generator.load_assignment(self.snapshot, self.cls, name)
 
     def forget_before(self, successor: ClassView) -> None:
         """Free the assembled responses that only this view needed."""

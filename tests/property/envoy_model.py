@@ -50,6 +50,7 @@ class Envoy:
         self.active: set[str] = set()  # clusters that were ready at some time
         self.newly_named: list[tuple[str, str]] = []  # (route, cluster) the client lacked
         self.cut_short: list[tuple[str, str]] = []  # (route, cluster) that went under it
+        self.emptied: list[tuple[str, str]] = []  # (route, leaving cluster) that lost its endpoints
         self._forget_stream()
 
     def _forget_stream(self) -> None:
@@ -57,7 +58,8 @@ class Envoy:
         self.asked: dict[str, set[str]] = {info.url: set() for info in ORDER}
         self.subscribed: set[str] = set()
         self.nonces: set[str] = set()
-        self.inbox: deque[tuple[Send, Mapping[str, Resource]]] = deque()
+        # What the view showed at that time comes along: all clusters, and those that stay.
+        self.inbox: deque[tuple[Send, Mapping[str, Resource], Mapping[str, Resource]]] = deque()
         self.warming: set[str] = set()  # clusters whose endpoints have to come
         # Answers about clusters that came while some warmed.
         self.withheld: list[tuple[str, Failure | None]] = []
@@ -109,14 +111,15 @@ class Envoy:
         assert send.nonce not in self.nonces, "a nonce was used twice on one stream"
         self.nonces.add(send.nonce)
         assert len(set(send.names)) == len(send.names), "a name appears twice in one response"
-        self.inbox.append((send, self.stream.session.view.clusters.by_name))
+        view = self.stream.session.view
+        self.inbox.append((send, view.clusters.by_name, view.base.clusters.by_name))
         return True
 
     def answer(self) -> bool:
         """Take the oldest unanswered response; return whether there was one."""
         if not self.inbox:
             return False
-        send, shown = self.inbox.popleft()
+        send, shown, staying = self.inbox.popleft()
         info = TYPE_BY_URL[send.type_url]
         resources, removed, nonce, version = self._decode(send)
         self.nonce[info.url] = nonce
@@ -146,6 +149,12 @@ class Envoy:
                 (route, name)
                 for route, routed in self.held[RDS.url].items()
                 for name in sorted(_clusters(routed) & resources.keys() - shown.keys())
+            ]
+            self.emptied += [
+                (route, name)
+                for route, routed in self.held[RDS.url].items()
+                for name in sorted(_clusters(routed) & resources.keys() - staying.keys())
+                if _has_endpoints(held.get(name)) and not _has_endpoints(resources[name])
             ]
         before = dict(held)
         if not self.delta and info.complete:
@@ -314,3 +323,11 @@ def _clusters(body: bytes) -> set[str]:
         return {route.route.cluster for host in message.virtual_hosts for route in host.routes}
     except AttributeError:
         return set()
+
+
+def _has_endpoints(body: bytes | None) -> bool:
+    """Whether a load assignment names an endpoint."""
+    if body is None:
+        return False
+    message: Any = ClusterLoadAssignment.FromString(body)
+    return any(locality.lb_endpoints for locality in message.endpoints)
