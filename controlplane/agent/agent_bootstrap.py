@@ -22,7 +22,6 @@ from controlplane.agent.bootstrap import (
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.stats import add_stats
 
-SECONDS_BETWEEN_ATTEMPTS: Final = ("0.2s", "2s")
 PROFILE: Final = "/var/lib/istio/data/envoy.prof"
 """Where Envoy's profiler writes: the one directory that a sidecar of ours may write to."""
 MOST_CONNECTIONS: Final = "overload.global_downstream_max_connections"
@@ -36,11 +35,6 @@ def agent_bootstrap(settings: AgentSettings) -> dict[str, Any]:
         names = ("region", "zone", "sub_zone")
         parts = [part for part in settings.locality.split("/") if part][:3]
         made["node"]["locality"] = dict(zip(names, parts, strict=False))
-    base, longest = SECONDS_BETWEEN_ATTEMPTS
-    service = made["dynamic_resources"]["ads_config"]["grpc_services"][0]
-    service["envoy_grpc"]["retry_policy"] = {
-        "retry_back_off": {"base_interval": base, "max_interval": longest}
-    }
     for cluster in made["static_resources"]["clusters"]:
         if cluster["name"] == XDS_CLUSTER:
             cluster["connect_timeout"] = str(settings.connect_timeout)

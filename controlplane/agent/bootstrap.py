@@ -21,6 +21,9 @@ from controlplane.model.proxy import ProxyType
 XDS_CLUSTER: Final = "xds-grpc"
 PROMETHEUS_CLUSTER: Final = "prometheus_stats"
 AGENT_CLUSTER: Final = "agent"
+BETWEEN_ATTEMPTS: Final = FrozenDict({"base_interval": "0.2s", "max_interval": "2s"})
+"""How long an Envoy waits before it asks a control plane again that is away. Envoy's own default
+doubles up to 30 s, so that one which was away for ten seconds would be missed for thirty."""
 
 # Istio ends the alt_stat_name and stat_prefix of what it configures with a semicolon, because the
 # names between hold dots; these expressions cut the names out. Group 1 is removed from the name of
@@ -146,7 +149,14 @@ def build_bootstrap(bootstrap: Bootstrap) -> dict[str, Any]:
                 "transport_api_version": "V3",
                 # The node lists some 500 extensions: 61 kB that every ACK would repeat.
                 "set_node_on_first_message_only": True,
-                "grpc_services": [{"envoy_grpc": {"cluster_name": XDS_CLUSTER}}],
+                "grpc_services": [
+                    {
+                        "envoy_grpc": {
+                            "cluster_name": XDS_CLUSTER,
+                            "retry_policy": {"retry_back_off": dict(BETWEEN_ATTEMPTS)},
+                        }
+                    }
+                ],
             },
             "lds_config": over_ads(),
             "cds_config": over_ads(),

@@ -54,6 +54,12 @@ def endpoint_of(cluster: dict[str, Any]) -> Any:
     return locality["lb_endpoints"][0]["endpoint"]["address"]
 
 
+def test_a_control_plane_that_was_away_is_soon_asked_again() -> None:
+    (service,) = build_bootstrap(bootstrap())["dynamic_resources"]["ads_config"]["grpc_services"]
+    pauses = service["envoy_grpc"]["retry_policy"]["retry_back_off"]
+    assert pauses == {"base_interval": "0.2s", "max_interval": "2s"}
+
+
 def test_the_node_is_one_that_the_control_plane_understands() -> None:
     node = json.loads(bootstrap_json(bootstrap()))["node"]
     assert node["id"] == "sidecar~10.0.0.7~reviews-v1.default~default.svc.cluster.local"
