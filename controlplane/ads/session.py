@@ -155,7 +155,10 @@ class SotwSession(Session):
     def _content(self, watch: Watch, wanted: Collection) -> Content | None:
         difference = wanted.difference(watch.sent)
         if watch.info.complete:
-            if watch.owed or watch.force or difference.changed or difference.removed:
+            # One that rejected its first answer holds what it came with, which nobody knows.
+            rejected = watch.brought and watch.accepted is None and watch.refused
+            unknown = rejected and wanted.version != watch.version_sent
+            if watch.owed or watch.force or difference.changed or difference.removed or unknown:
                 return wanted.content()
             return None
         names = wanted.known_of(difference.changed, watch.force)

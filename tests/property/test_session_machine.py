@@ -86,9 +86,7 @@ class Engine(RuleBasedStateMachine):
         old, self.snapshot = self.snapshot, self.generator.know(self.world)
         self.pusher.publish(old, self.snapshot, change)
         self.without_endpoints |= {
-            cluster_name(host)
-            for host in self.world.clusters
-            if not self.world.endpoints.get(host)
+            cluster_name(host) for host in self.world.clusters if not self.world.endpoints.get(host)
         }
         for namespace in ("left", "right"):
             seen = {
@@ -334,109 +332,6 @@ def test_the_model_would_notice_a_lost_update() -> None:
     except AssertionError:
         return
     raise RuntimeError("a lost update was not noticed")
-
-
-def engine_at_rest() -> Engine:
-    """Four Envoys that run a route to `a`."""
-    engine = Engine()
-    engine.begin(names=True, may_break=False)
-    for envoy in engine.envoys:
-        envoy.connect()
-    engine._settle()
-    return engine
-
-
-def write(engine: Engine) -> None:
-    """Let the server write all it has, and clients read it, but no cluster gets ready.
-
-    Envoys acknowledge clusters only when all are warm.
-    """
-    for envoy in engine.envoys:
-        for _ in range(20):
-            if not envoy.receive():
-                break
-
-
-def read_in_order(engine: Engine) -> None:
-    """Let clients take what was written, one after the other, and look after each."""
-    while any([envoy.answer() for envoy in engine.envoys]):
-        engine.no_cluster_on_its_way_out_loses_its_endpoints()
-
-
-def test_what_is_routed_to_stays_whole_while_routes_wait_again_and_again() -> None:
-    """Changes that come faster than clusters get ready keep routes as they were, and working."""
-    engine = engine_at_rest()
-    for step in range(6):
-        engine.everything_changes(
-            value={"b": 1, f"new-{step}": 1},
-            paths={"r1": (f"new-{step}",), "r2": ()},
-            shown={"r1": 1},
-            addresses=["10.0.0.1"],
-        )
-        write(engine)
-        engine.time_passes(2.0)
-        for envoy in engine.envoys:
-            view = envoy.stream and envoy.stream.session.view
-            assert view is not None
-            assert cluster_name("a") in view.clusters.by_name, f"gone after {2 * step} s"
-    read_in_order(engine)
-    engine.teardown()
-    for envoy in engine.envoys:
-        assert cluster_name("a") not in envoy.held[CDS.url]
-
-
-def test_a_cluster_whose_time_is_over_is_not_emptied_before_it_goes() -> None:
-    """Its client is late: it reads that the cluster went, and the new routes, all at once."""
-    engine = engine_at_rest()
-    for step in range(3):
-        engine.everything_changes(
-            value={"b": 1}, paths={"r1": ("b",), "r2": ()}, shown={"r1": step + 2}, addresses=["1"]
-        )
-        engine.time_passes(6.0)
-    write(engine)
-    read_in_order(engine)
-    engine.teardown()
-
-
-def test_a_proxy_that_changes_class_keeps_the_endpoints_of_what_was_leaving() -> None:
-    """The old class retained a cluster; in the new one it keeps its endpoints and its end."""
-    engine = engine_at_rest()
-    engine.everything_changes(
-        value={"b": 1}, paths={"r1": ("b",), "r2": ()}, shown={"r1": 1}, addresses=["10.0.0.1"]
-    )
-    engine.time_passes(1.0)
-    engine.a_proxy_changes_class(node=0, host="c")
-    engine.a_proxy_changes_class(node=1, host="c")
-    for number in (0, 1):
-        stream = engine.envoys[number].stream
-        assert stream is not None
-        (retained,) = stream.retained.values()
-        assert retained.assignment is not None
-        assert b"10.0.0.1" in retained.assignment.body
-        assert retained.until == 1005.0
-    write(engine)
-    read_in_order(engine)
-    engine.teardown()
-
-
-def test_endpoints_that_are_asked_for_late_are_those_of_the_view_that_had_the_cluster() -> None:
-    """A client is told of a cluster, and asks for its endpoints when the cluster has left."""
-    engine = engine_at_rest()
-    both = {"a": 1, "b": 1, "c": 1}
-    engine.everything_changes(
-        value=both, paths={"r1": ("c",), "r2": ()}, shown={"r1": 1}, addresses=["10.0.0.3"]
-    )
-    write(engine)
-    engine.everything_changes(
-        value={"b": 1}, paths={"r1": ("b",), "r2": ()}, shown={"r1": 1}, addresses=["10.0.0.3"]
-    )
-    read_in_order(engine)  # only now is the first one read, and the endpoints of `c` asked for
-    for envoy in engine.envoys:
-        while envoy.receive():
-            pass
-        read_in_order(engine)
-        assert b"10.0.0.3" in envoy.held[EDS.url].get(cluster_name("c"), b"10.0.0.3")
-    engine.teardown()
 
 
 SOAK = int(os.environ.get("PYLOT_SOAK") or 1)
