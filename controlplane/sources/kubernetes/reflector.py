@@ -38,6 +38,8 @@ LONGEST_PAUSE: Final = 20.0
 VERIFY_EVERY: Final = 900.0  # seconds; between once and twice that
 _HEALTHY: Final = 5.0  # seconds that a watch must last to count as one that works
 _TRIES: Final = 3  # failures of the server in a row after which a watch is not tried any more
+_DENIALS: Final = 3
+"""Refusals in a row that are believed: a server that starts forbids all that it has not read."""
 _NO_SELECTOR: Final[Mapping[str, str]] = {}
 _INITIAL_END: Final = "k8s.io/initial-events-end"
 
@@ -124,6 +126,7 @@ class Reflector:
         self._verifying = False
         self._watching = False
         self._failures = 0
+        self._denials = 0
         self._wait = 0.0
         self._age = 0.0  # seconds of watching since the last comparison
         self._verify_at = VERIFY_EVERY * (1 + self._dice.random())
@@ -173,6 +176,10 @@ class Reflector:
         self._continue = page.metadata.continue_
         if not self._continue:
             self._complete(page.metadata.resource_version)
+
+    def on_opened(self) -> None:
+        """Take note that the server lets us watch; the first event may be long in coming."""
+        self._went_well()
 
     def on_lines(self, lines: list[bytes]) -> None:
         """Take events, in the order of the server.
@@ -232,6 +239,7 @@ class Reflector:
 
     def _went_well(self) -> None:
         self.refused = None
+        self._denials = 0
         self.missing = 0
 
     def on_closed(self, lasted: float) -> None:
@@ -265,7 +273,9 @@ class Reflector:
                 self.missing += 1
                 self._start_over()
             case ForbiddenError():
-                self.refused = error
+                self._denials += 1
+                if self._denials >= _DENIALS:
+                    self.refused = error
             case TooManyRequestsError():
                 self._wait = max(self._wait, error.retry_after)
             case _:

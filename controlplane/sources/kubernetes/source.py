@@ -296,7 +296,9 @@ class KubernetesSource:
     ) -> None:
         async with self._client.watch(reflector.path, query=query) as batches:
             one.connected = True
+            reflector.on_opened()
             self._note_heard(one)
+            self._report(one)
             async for lines in batches:
                 reflector.on_lines(lines)
                 self._note_heard(one)

@@ -292,15 +292,22 @@ def test_a_line_that_is_no_event_is_a_failure_after_what_came_before_it() -> Non
 
 def test_a_refusal_is_remembered_until_there_is_an_answer() -> None:
     world = World("a")
-    world.reflector.next()
-    world.fail(403)
+    for _ in range(3):
+        assert world.reflector.refused is None  # a server that starts forbids what it has not read
+        world.reflector.next()
+        world.fail(403)
     assert isinstance(world.reflector.refused, ForbiddenError)
     assert not world.reflector.synced
     world.list()
     assert world.reflector.refused is None
-    world.reflector.next()
-    world.fail(403)
+    for _ in range(3):
+        world.reflector.next()
+        world.fail(403)
+    assert isinstance(world.reflector.refused, ForbiddenError)
     assert len(world.store) == 1  # lost later: what was there stays
+    assert world.reflector.next().watch
+    world.reflector.on_opened()
+    assert world.reflector.refused is None  # before anything has changed
 
 
 def test_states_are_compared_now_and_then_and_what_differs_is_healed() -> None:
