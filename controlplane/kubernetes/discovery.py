@@ -7,7 +7,7 @@ and a server that starts does not know its CustomResourceDefinitions yet.
 
 from __future__ import annotations
 
-import contextlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
@@ -94,8 +94,19 @@ async def _ready(client: Client) -> None:
     By default everybody may ask (ClusterRole system:public-info-viewer); without an answer the
     server counts as ready.
     """
-    with contextlib.suppress(ForbiddenError, InvalidError, NotFoundError, UnauthorizedError):
+    try:
         await client.request("GET", "/readyz")
+    except (ForbiddenError, InvalidError, NotFoundError, UnauthorizedError):
+        return
+    except UnavailableError as error:
+        if not error.status:
+            raise
+        # It answers with a page; the lines of what is not ready begin so.
+        failed = ", ".join(re.findall(r"\[-\](\S+)", str(error)))
+        raise UnavailableError(
+            f"the API server at {client.server} is not ready: {failed or f'HTTP {error.status}'}",
+            status=error.status,
+        ) from None
 
 
 def _versions(group: _Group) -> Mapping[str, frozenset[str]]:
