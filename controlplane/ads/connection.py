@@ -61,13 +61,13 @@ class Connection:
     ) -> None:
         """`wait` is in how many seconds the stream is admitted.
 
-        `refusal` is what its first request is answered with: a client that is refused before it
-        has said anything may take that for an error of its own.
+        `refusal` is what its first request is answered with then: a client that is refused before
+        it has said anything may take that for an error of its own.
         """
         self._call: Final = call
         self._common: Final = common
         self._delta: Final = delta
-        self._refusal: Final = refusal
+        self._refusal = refusal
         self._recent: Final = RecentLists(common.lists)
         self._stream: Stream | None = None
         self._unadmitted = bool(wait)
@@ -101,7 +101,7 @@ class Connection:
 
     def on_message(self, payload: bytes) -> None:
         """Take a request."""
-        if self._refusal is not None:
+        if self._refusal is not None and not self._unadmitted:
             self.end(self._refusal.status, self._refusal.message)
         elif self._left_new:
             self._requests.append(payload)
@@ -132,8 +132,17 @@ class Connection:
 
     # --- requests -------------------------------------------------------------------------
 
+    def admit(self, wait: float, refusal: Close | None) -> None:
+        """Decide otherwise about a stream that still waits for its admission."""
+        self._refusal = refusal
+        self._cancel_timer()
+        self._wait(wait, self._admitted)
+
     def _admitted(self) -> None:
         self._unadmitted = False
+        if self._refusal is not None and self._requests:
+            self.end(self._refusal.status, self._refusal.message)
+            return
         self._wait(_FIRST_REQUEST_LIMIT, self._is_silent)
         self._call.resume()
         self.wake()

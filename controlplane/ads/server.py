@@ -29,11 +29,15 @@ ADMITTED_PER_SECOND: Final = 400.0
 # Seconds that a new stream waits for its turn. A client that is refused waits longer: its
 # reconnecting is stretched each time, up to half a minute.
 PATIENCE: Final = 10.0
+# Seconds that a new stream waits for sources that are still being read. After a restart that is
+# all they need, and nobody's reconnecting is stretched.
+READING_PATIENCE: Final = 2.0
 
 _SPREAD: Final = 0.8
 """The part of the time to stop in which streams are ended; the rest is for their last words."""
 _LONGEST_PAUSE: Final = 0.05  # seconds: a few streams do not need the whole time
 _SHUTTING_DOWN: Final = "the control plane is shutting down"
+_NOT_READY: Final = Close(Status.UNAVAILABLE, "the control plane has not read its sources yet")
 
 
 class AdsServer:
@@ -68,6 +72,7 @@ class AdsServer:
             ended=self._ended,
         )
         self._connections: Final[dict[Connection, None]] = {}
+        self._early: Final[dict[Connection, None]] = {}  # came before the sources were read
         self._server: Final = GrpcServer(
             {
                 f"/{SERVICE}/{SOTW_METHOD}": partial(self._open, delta=False),
@@ -117,29 +122,36 @@ class AdsServer:
 
     def _pump(self) -> None:
         self._pumping = False
+        if self._early and self._ready():
+            early = tuple(self._early)
+            self._early.clear()
+            for connection in early:
+                wait, refusal = self._admission()
+                connection.admit(wait, refusal)
         if self._pusher.pump():
             self._begin_pumping()
 
     def _open(self, call: Call, *, delta: bool) -> Connection:
-        wait, refusal = 0.0, self._refusal()
-        if refusal is None:
-            reserved = self._bucket.reserve(self._patience)
-            if reserved is None:
-                refusal = Close(Status.RESOURCE_EXHAUSTED, "too many new streams; try again")
-            else:
-                wait = reserved
+        early = not self._draining and not self._ready()
+        wait, refusal = (READING_PATIENCE, _NOT_READY) if early else self._admission()
         connection = Connection(call, self._common, delta=delta, wait=wait, refusal=refusal)
         self._connections[connection] = None
+        if early:
+            self._early[connection] = None
         return connection
 
-    def _refusal(self) -> Close | None:
+    def _admission(self) -> tuple[float, Close | None]:
+        """Return in how many seconds a new stream is admitted, or what it is refused with."""
         if self._draining:
-            return Close(Status.UNAVAILABLE, _SHUTTING_DOWN)
-        if not self._ready():
-            return Close(Status.UNAVAILABLE, "the control plane has not read its sources yet")
-        return None
+            return 0.0, Close(Status.UNAVAILABLE, _SHUTTING_DOWN)
+        wait = self._bucket.reserve(self._patience)
+        if wait is None:
+            return 0.0, Close(Status.RESOURCE_EXHAUSTED, "too many new streams; try again")
+        return wait, None
 
     def _ended(self, connection: Connection, waiting: bool) -> None:
         del self._connections[connection]
-        if waiting:
+        if connection in self._early:
+            del self._early[connection]  # it has taken no token yet
+        elif waiting:
             self._bucket.give_back()  # others shall not wait for one that left before its turn

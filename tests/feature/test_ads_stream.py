@@ -67,6 +67,27 @@ async def test_a5_a_server_that_is_not_ready_is_unavailable() -> None:
         assert code is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_a5_a_stream_that_comes_while_sources_are_read_is_served_when_they_are() -> None:
+    read = False
+    async with (
+        serving(WORLD, ready=lambda: read, admitted_per_second=1000) as mesh,
+        mesh.sotw() as first,
+        mesh.delta() as second,
+        mesh.sotw() as gone,
+    ):
+        await first.asks(CDS)
+        await second.asks(CDS)
+        await gone.asks(CDS)
+        gone.leaves()
+        await first.hears_nothing()
+        await second.hears_nothing()
+        read = True
+        mesh.becomes(clusters={"fresh": 1})
+        assert (await first.hears(CDS)).names == (cluster_name("fresh"),)
+        assert (await second.hears(CDS)).names == (cluster_name("fresh"),)
+        await mesh.until(lambda: mesh.pusher.stream_count() == 2)
+
+
 @pytest.mark.parametrize("way", ["leaves", "half_closes"])
 async def test_a6_one_stream_of_a_node_ends_and_the_other_lives_on(way: str) -> None:
     async with serving(WORLD) as mesh, mesh.sotw() as first, mesh.sotw() as second:
