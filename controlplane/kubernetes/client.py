@@ -17,7 +17,12 @@ import aiohttp
 
 from controlplane import __version__
 from controlplane.kubernetes.access import Access, is_loopback
-from controlplane.kubernetes.errors import KubernetesError, UnavailableError, error_of
+from controlplane.kubernetes.errors import (
+    KubernetesError,
+    SilentError,
+    UnavailableError,
+    error_of,
+)
 from controlplane.kubernetes.lines import Lines, LineTooLongError
 from controlplane.kubernetes.paths import Call, call_of
 
@@ -27,7 +32,9 @@ APPLY_PATCH: Final = "application/apply-patch+yaml"
 
 CONNECT_TIMEOUT: Final = 10.0  # seconds until a connection stands
 REQUEST_TIMEOUT: Final = 60.0  # seconds for a whole request that is no watch
-IDLE_TIMEOUT: Final = 90.0  # seconds; a watch with bookmarks hears something every minute
+IDLE_TIMEOUT: Final = 90.0
+"""Seconds of silence after which a watch ends. A live one may be as silent: an API server sends
+no bookmarks of a kind that has not changed since it started."""
 _NO_QUERY: Final[Mapping[str, str]] = {}
 _CHUNK: Final = 4 * 1024 * 1024  # bytes that are read ahead, so that a batch is a batch
 
@@ -102,9 +109,10 @@ class Client:
     ) -> AsyncGenerator[AsyncIterator[list[bytes]], None]:
         """Open a watch; what it gives are lists of complete lines, each what came at once.
 
-        The iterator ends when the server closes the stream between two lines. Opening and
-        iterating raise KubernetesError: UnavailableError also when the stream breaks off within
-        a line, is silent for the idle timeout, or has a line of unreasonable length.
+        The iterator ends when the server closes the stream between two lines, or is silent for
+        the idle timeout: whoever opens it again finds out whether there is a server. Opening and
+        iterating raise KubernetesError: UnavailableError also when the stream breaks off or
+        stops within a line, or has a line of unreasonable length.
         """
         limits = aiohttp.ClientTimeout(
             total=None, connect=CONNECT_TIMEOUT, sock_read=self._idle_timeout
@@ -121,8 +129,13 @@ class Client:
     ) -> AsyncGenerator[list[bytes], None]:
         lines = Lines()
         while True:
-            with _outside(call, self.server):
-                chunk = await answer.content.readany()
+            try:
+                with _outside(call, self.server):
+                    chunk = await answer.content.readany()
+            except SilentError:
+                if lines.truncated:
+                    raise
+                return
             if not chunk:
                 break
             try:
@@ -191,7 +204,7 @@ def _outside(call: Call, server: str) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise UnavailableError(f"cannot {call} at {server}: no answer in time") from None
+        raise SilentError(f"cannot {call} at {server}: no answer in time") from None
     except (aiohttp.ClientError, OSError) as error:
         raise UnavailableError(f"cannot {call} at {server}: {_words(error)}") from None
 

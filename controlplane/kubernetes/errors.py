@@ -8,7 +8,8 @@
     ├── GoneError             410: a resourceVersion or a continue token is too old
     ├── InvalidError          400, 422: the request or the object is not acceptable
     ├── TooManyRequestsError  429: come again in `retry_after` seconds
-    └── UnavailableError      5xx, no connection, no answer in time, an answer cut short
+    └── UnavailableError      5xx, no connection, an answer cut short
+        └── SilentError       no answer in time
 
 The text of each is one sentence. `status` is the HTTP status, 0 when there was no answer.
 """
@@ -72,6 +73,10 @@ class TooManyRequestsError(KubernetesError):
 
 class UnavailableError(KubernetesError):
     """No answer, an answer that broke off, or the API server says that it cannot."""
+
+
+class SilentError(UnavailableError):
+    """Nothing came in time."""
 
 
 class _Cause(msgspec.Struct):

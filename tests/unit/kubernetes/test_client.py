@@ -211,25 +211,39 @@ async def test_a_stream_that_ends_within_a_line_is_no_ordinary_end() -> None:
     assert got == [b'{"type":"ADDED"}']
 
 
-async def test_a_broken_connection_and_a_silent_one_end_a_watch() -> None:
+async def test_a_broken_connection_is_no_ordinary_end_of_a_watch() -> None:
     async def cut(request: web.Request) -> web.StreamResponse:
         response = await _stream(request, b"one\n")
         assert request.transport is not None
         request.transport.abort()
         return response
 
+    got: list[bytes] = []
+    async with serving(cut) as url, Client(PlainAccess(url)) as client:
+        with pytest.raises(UnavailableError, match="cannot watch virtualservices"):
+            async with client.watch(ROUTES, query={}) as batches:
+                await _collect(batches, got)
+    assert got == [b"one"]
+
+
+async def test_silence_ends_a_watch_in_order_and_only_within_a_line_as_a_failure() -> None:
+    """A kind that never changes is silent, and its API server is well."""
+    sent = b"one\n"
+
     async def silent(request: web.Request) -> web.StreamResponse:
-        response = await _stream(request, b"one\n")
+        response = await _stream(request, sent)
         await asyncio.sleep(30)
         return response
 
-    for answer in (cut, silent):
+    async with serving(silent) as url, Client(PlainAccess(url), idle_timeout=0.3) as client:
         got: list[bytes] = []
-        async with serving(answer) as url, Client(PlainAccess(url), idle_timeout=0.3) as client:
-            with pytest.raises(UnavailableError, match="cannot watch virtualservices"):
-                async with client.watch(ROUTES, query={}) as batches:
-                    await _collect(batches, got)
+        async with client.watch(ROUTES, query={}) as batches:
+            await _collect(batches, got)
         assert got == [b"one"]
+        sent = b"one\ntw"
+        with pytest.raises(UnavailableError, match="no answer in time"):
+            async with client.watch(ROUTES, query={}) as batches:
+                await _collect(batches, got)
 
 
 async def test_a_watch_that_is_refused_says_why() -> None:

@@ -274,6 +274,7 @@ async def test_a_silent_connection_is_opened_again() -> None:
         await world.until(lambda: len(api.requests) > before + 20)
         api.put("services", "a", **SERVICE)
         await world.until(lambda: world.names == {"a"})
+        assert "away" not in world.listener.said  # a kind that does not change is as silent
 
 
 async def test_a_forbidden_kind_counts_as_empty_and_is_tried_again() -> None:
