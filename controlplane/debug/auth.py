@@ -115,10 +115,11 @@ class Doors:
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
             raise RefusedError(401, "the Authorization header is not of the form `Bearer TOKEN`")
-        for authenticator in self.authenticators:
-            identity = await authenticator.authenticate(token)
-            if identity is not None:
-                return identity
+        if token.isascii():  # other bytes of a header cannot even be sent on
+            for authenticator in self.authenticators:
+                identity = await authenticator.authenticate(token)
+                if identity is not None:
+                    return identity
         raise RefusedError(401, "the bearer token is not valid")
 
     def _how(self) -> str:

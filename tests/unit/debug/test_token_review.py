@@ -57,6 +57,14 @@ async def test_without_an_answer_nobody_is_let_in() -> None:
     assert caught.value.status == 401
 
 
+async def test_a_token_that_is_no_text_is_refused_and_asked_about_nowhere() -> None:
+    """As a server reads bytes of a header that are no UTF-8."""
+    async with serving(review) as url, Client(PlainAccess(url, "mine")) as client:
+        doors = make_doors(None, others=[TokenReviews(client, root_namespace="istio-system")])
+        with pytest.raises(RefusedError, match="not valid"):
+            await doors.admit(peer="10.0.0.1", host="x", authorization="Bearer \udcff")
+
+
 async def test_a_token_of_kubernetes_opens_the_doors() -> None:
     async with serving(review) as url, Client(PlainAccess(url, "mine")) as client:
         doors = make_doors(None, others=[TokenReviews(client, root_namespace="istio-system")])
