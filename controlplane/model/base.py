@@ -6,9 +6,10 @@ easy to break: no field may hold a plain `dict` or `list`, or the value cannot b
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar, dataclass_transform, get_args, get_origin
 
 import msgspec
@@ -56,6 +57,19 @@ Labels = FrozenDict[str, str]
 """Labels or annotations: string keys, string values."""
 
 NO_LABELS: Final[Labels] = FrozenDict()
+
+Value = TypeVar("Value", bound=Hashable)
+
+
+def one(value: Value) -> Value:
+    """Return the first of equal values that was asked for lately, so that it is kept once."""
+    found: Value = _one(value)
+    return found
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _one(value: Any) -> Any:
+    return value
 
 
 class Duration(int):

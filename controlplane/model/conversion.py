@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from controlplane.model.base import Labels
+from controlplane.model.base import Labels, one
 from controlplane.model.core import KubernetesService
 from controlplane.model.names import Host, service_host
 from controlplane.model.service_entry import ServiceEntry
@@ -46,20 +46,22 @@ def from_kubernetes(item: KubernetesService, *, domain: str) -> Service:
         host=service_host(meta.name, meta.namespace, domain),
         name=meta.name,
         namespace=meta.namespace,
-        ports=tuple(
-            ServicePort(
-                name=port.name,
-                number=port.port,
-                protocol=port_protocol(
-                    number=port.port,
+        ports=one(
+            tuple(
+                ServicePort(
                     name=port.name,
-                    transport=port.protocol,
-                    app_protocol=port.app_protocol,
-                ),
-                target_port=port.target_port or port.port,
+                    number=port.port,
+                    protocol=port_protocol(
+                        number=port.port,
+                        name=port.name,
+                        transport=port.protocol,
+                        app_protocol=port.app_protocol,
+                    ),
+                    target_port=port.target_port or port.port,
+                )
+                for port in spec.ports
+                if port.protocol != "SCTP"  # no Envoy listener exists for it
             )
-            for port in spec.ports
-            if port.protocol != "SCTP"  # no Envoy listener exists for it
         ),
         resolution=resolution,
         addresses=addresses,

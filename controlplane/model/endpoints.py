@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from operator import is_
 from typing import Final, NamedTuple
 
-from controlplane.model.base import NO_LABELS, FrozenDict, Labels
+from controlplane.model.base import NO_LABELS, FrozenDict, Labels, one
 from controlplane.model.core import (
     EndpointConditions,
     Endpoints,
@@ -102,6 +102,8 @@ class Found(NamedTuple):
 
 
 NOTHING: Final = Found()
+_NO_PODS: Final[frozenset[tuple[str, str]]] = frozenset()
+_NO_PARTS: Final[Mapping[str, Part]] = FrozenDict()
 
 
 def by_address(found: Iterable[Targets]) -> dict[str, tuple[ServiceTarget, ...]]:
@@ -205,8 +207,10 @@ class _Collector:
         made = self._workloads.get(shared)
         if made is None:
             locality = place_locality(place, zone)
-            made = Workload(
-                namespace=namespace, node=node, locality=locality, cluster=self.world.cluster
+            made = one(
+                Workload(
+                    namespace=namespace, node=node, locality=locality, cluster=self.world.cluster
+                )
             )
             self._workloads[shared] = made
         return made
@@ -238,8 +242,8 @@ class _Collector:
         return Found(
             ServiceEndpoints(by_port=by_port) if by_port else NO_ENDPOINTS,
             tuple(Targets(targets, tuple(found)) for targets, found in groups.items()),
-            frozenset(self.pods),
-            parts or FrozenDict(),
+            frozenset(self.pods) if self.pods else _NO_PODS,
+            parts or _NO_PARTS,
         )
 
 

@@ -43,8 +43,11 @@ METADATA_IGNORED: Final = frozenset(
 """Fields of Kubernetes' ObjectMeta that are legal and that the model does not read."""
 
 
-class ObjectRef(msgspec.Struct, frozen=True, order=True, cache_hash=True, gc=False):
-    """Names one object: kind, namespace (empty for cluster scoped kinds) and name."""
+class ObjectRef(msgspec.Struct, frozen=True, order=True, gc=False):
+    """Names one object: kind, namespace (empty for cluster scoped kinds) and name.
+
+    Too numerous to keep a hash; the strings keep theirs.
+    """
 
     kind: str
     namespace: str

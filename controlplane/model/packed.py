@@ -12,7 +12,14 @@ from typing import Final, Self, overload
 
 import msgspec
 
-from controlplane.model.core import EndpointConditions, EndpointSlice, SliceEndpoint, TargetRef
+from controlplane.model.base import one
+from controlplane.model.core import (
+    EndpointConditions,
+    EndpointSlice,
+    KubernetesService,
+    SliceEndpoint,
+    TargetRef,
+)
 from controlplane.model.meta import Object
 
 
@@ -84,7 +91,21 @@ def packed(item: Object) -> Object:
     """Return an object in the form in which it is kept: equal, and as small as it can be."""
     match item:
         case EndpointSlice(endpoints=endpoints) if endpoints:
-            return msgspec.structs.replace(item, endpoints=PackedEndpoints.of(endpoints))
+            return msgspec.structs.replace(
+                item,
+                endpoints=PackedEndpoints.of(endpoints),
+                ports=None if item.ports is None else one(item.ports),
+            )
+        case KubernetesService(metadata=metadata, spec=spec):
+            labels = metadata.labels
+            return msgspec.structs.replace(
+                item,
+                spec=msgspec.structs.replace(
+                    spec,
+                    ports=one(spec.ports),
+                    selector=labels if spec.selector == labels else spec.selector,
+                ),
+            )
         case _:
             return item
 

@@ -29,6 +29,8 @@ GRACE: Final = 0.1
 _RACY: Final = 1.0  # a file this young may change again without its time of change moving
 
 _Entry = tuple[Object, Provenance]
+_Touched = dict[ObjectRef, "_Entry | None"]
+"""What was delivered last of the objects that a scan finds something new about."""
 _Stamp = tuple[int, int, int, int]
 
 
@@ -74,7 +76,6 @@ class FileTree:
         self._wall: Final = wall
         self._files: dict[str, _File] = {}
         self._holders: dict[ObjectRef, tuple[str, ...]] = {}
-        self._delivered: dict[ObjectRef, _Entry] = {}
         self._hollow_since: dict[str, float] = {}
         self._diagnostics: tuple[Diagnostic, ...] | None = None
         self._failed: dict[str, OSError] = {}
@@ -86,7 +87,7 @@ class FileTree:
     def scan(self) -> Scan:
         """Read what changed since the last scan; never raises for what files are or say."""
         now = self._clock()
-        touched: set[ObjectRef] = set()
+        touched: _Touched = {}
         waits: list[float] = []
         self._failed = {}
         present: dict[str, tuple[int, str]] = {}
@@ -138,7 +139,7 @@ class FileTree:
                 yield path
 
     def _read(
-        self, path: str, rank: tuple[int, str], now: float, touched: set[ObjectRef]
+        self, path: str, rank: tuple[int, str], now: float, touched: _Touched
     ) -> float | None:
         """Bring one file up to date; returns in how many seconds to look again."""
         file = self._files.setdefault(path, _File(rank))
@@ -190,13 +191,11 @@ class FileTree:
         del self._hollow_since[path]
         return None
 
-    def _replace(
-        self, path: str, objects: dict[ObjectRef, _Entry], touched: set[ObjectRef]
-    ) -> None:
+    def _replace(self, path: str, objects: dict[ObjectRef, _Entry], touched: _Touched) -> None:
         file, alone = self._files[path], (path,)
         for ref in file.objects.keys() | objects.keys():
-            if file.objects.get(ref) != objects.get(ref):
-                touched.add(ref)
+            if ref not in touched and file.objects.get(ref) != objects.get(ref):
+                touched[ref] = self._winner(ref)
             others = tuple(other for other in self._holders.get(ref, ()) if other != path)
             if ref in objects:
                 # Almost every object is in one file, and all of a file share the tuple.
@@ -207,16 +206,15 @@ class FileTree:
                 self._holders.pop(ref, None)
         file.objects = objects
 
-    def _delta(self, touched: set[ObjectRef], mesh: MeshConfig | None) -> Delta:
+    def _delta(self, touched: _Touched, mesh: MeshConfig | None) -> Delta:
         upserts: list[_Entry] = []
         removals: list[ObjectRef] = []
         for ref in sorted(touched):
-            entry = self._winner(ref)
+            delivered, entry = touched[ref], self._winner(ref)
             if entry is None:
-                if self._delivered.pop(ref, None) is not None:
+                if delivered is not None:
                     removals.append(ref)
-            elif self._delivered.get(ref) != entry:
-                self._delivered[ref] = entry
+            elif delivered != entry:
                 upserts.append(entry)
         diagnostics = self._all_diagnostics()
         fresh = diagnostics != self._diagnostics

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from controlplane.model.base import NO_LABELS, Labels, Model
+from controlplane.model.base import NO_LABELS, Labels, Model, one
 from controlplane.model.destination_rules import MergedRule, subset_policy, with_mesh_defaults
 from controlplane.model.meta import ObjectRef
 from controlplane.model.names import ClusterName, parse_cluster
@@ -147,13 +147,7 @@ def endpoint_filter(
         names=names,
         localities=locality_settings(policy, snapshot.mesh, cls.locality),
     )
-    return _one(wanted)
-
-
-@functools.lru_cache(maxsize=1024)
-def _one(wanted: EndpointFilter) -> EndpointFilter:
-    """Return the first of equal filters: most clusters have the same."""
-    return wanted
+    return one(wanted)  # most clusters have the same
 
 
 def subset_origin(rule: MergedRule | None, subset: str) -> Origin | None:
