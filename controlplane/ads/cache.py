@@ -280,7 +280,8 @@ class Collection:
         if found is None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            found = self._known[key] = changed | (others & self.by_name.keys())
+            known = others & self.by_name.keys()
+            found = self._known[key] = changed if known <= changed else changed | known
         return found
 
     def content(self, names: Names | None = None, removed: tuple[str, ...] = ()) -> Content:

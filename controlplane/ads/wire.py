@@ -17,7 +17,7 @@ from controlplane.ads.name_lists import RecentLists
 from controlplane.ads.types import TYPE_BY_URL
 from controlplane.errors import NodeError
 from controlplane.model.proxy import Proxy, make_proxy
-from controlplane.translate.resources import Resource, length_delimited, varint
+from controlplane.translate.resources import Resource, ResourceType, length_delimited, varint
 from controlplane.translate.scope import EXTENSIONS_READ
 
 SERVICE: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -184,6 +184,11 @@ _RESOURCES: Final = 2
 _TYPE_URL: Final = 4
 _NONCE: Final = 5
 _REMOVED: Final = 6
+_RESOURCES_KEY: Final = varint(_RESOURCES << 3 | 2)
+# A google.protobuf.Any up to the length of its message: type_url = 1, value = 2.
+_ANY: Final = {
+    kind: length_delimited(1, kind.url.encode()) + varint(2 << 3 | 2) for kind in ResourceType
+}
 
 
 def header(*, version: str, type_url: str, nonce: str) -> bytes:
@@ -197,29 +202,31 @@ def header(*, version: str, type_url: str, nonce: str) -> bytes:
 
 def sotw_body(resources: Iterable[Resource]) -> bytes:
     """Return the `resources` field of a DiscoveryResponse."""
-    key = varint(_RESOURCES << 3 | 2)
     parts: list[bytes] = []
     for resource in resources:
-        framed = resource.any_bytes
-        parts += (key, varint(len(framed)), framed)
+        size = resource.size
+        head = _ANY[resource.type] + varint(size)
+        parts += (_RESOURCES_KEY, varint(len(head) + size), head, *resource.pieces)
     return b"".join(parts)
 
 
 def delta_body(resources: Iterable[Resource], removed: Iterable[str]) -> bytes:
     """Return the `resources` and `removed_resources` fields of a DeltaDiscoveryResponse."""
-    key = varint(_RESOURCES << 3 | 2)
     parts: list[bytes] = []
     for resource in resources:
-        framed = resource.any_bytes
+        size, kind = resource.size, _ANY[resource.type]
+        length = varint(size)
         name, version = resource.name.encode(), resource.version.encode()
         # message Resource: version = 1, resource = 2, name = 3
-        head = b"\x1a%b%b\x0a%b%b\x12%b" % (
+        head = b"\x1a%b%b\x0a%b%b\x12%b%b%b" % (
             varint(len(name)),
             name,
             varint(len(version)),
             version,
-            varint(len(framed)),
+            varint(len(kind) + len(length) + size),
+            kind,
+            length,
         )
-        parts += (key, varint(len(head) + len(framed)), head, framed)
+        parts += (_RESOURCES_KEY, varint(len(head) + size), head, *resource.pieces)
     parts += (length_delimited(_REMOVED, name.encode()) for name in removed)
     return b"".join(parts)

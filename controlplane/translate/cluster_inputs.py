@@ -94,7 +94,7 @@ class FixedClusterInput(Model):
     settings: ClusterSettings
 
 
-class ServiceClusterInput(Model):
+class ServiceClusterInput(Model, cache_hash=False):
     """The cluster of one service port, or of a subset of it."""
 
     name: ClusterName
@@ -110,7 +110,12 @@ class ServiceClusterInput(Model):
     identities: tuple[str, ...] = ()  # of the endpoints, when mutual TLS checks them
     endpoints: ServiceEndpoints = NO_ENDPOINTS
     filter: EndpointFilter = NO_FILTER
-    origins: tuple[Origin, ...] = ()
+    declared: tuple[Origin, ...] = ()  # what of a DestinationRule it is made of
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Where the cluster comes from; spelt out when somebody asks."""
+        return (Origin("", self.service.ref), *self.declared)
 
 
 ClusterInput = ServiceClusterInput | FixedClusterInput
@@ -236,7 +241,7 @@ class _Maker:
             identities=self._identities() if mutual is not MutualTls.NEVER else (),
             endpoints=endpoints,
             filter=wanted,
-            origins=self._origins(subset),
+            declared=self._declared(subset),
         )
 
     def _mutual_tls(self, port: ServicePort, policy: TrafficPolicy) -> MutualTls:
@@ -270,17 +275,17 @@ class _Maker:
             )
         )
 
-    def _origins(self, subset: str) -> tuple[Origin, ...]:
-        rule, whole = self._rule, Origin("", self._service.ref)
+    def _declared(self, subset: str) -> tuple[Origin, ...]:
+        rule = self._rule
         if rule is None:
-            return (whole,)
-        origins = [whole]
+            return ()
+        origins = []
         if rule.policy_ref is not None:
             origins.append(Origin("", rule.policy_ref, "spec.trafficPolicy"))
         declared = subset_origin(rule, subset)
         if declared is not None:
             origins.append(declared)
-        if len(origins) == 1:
+        if not origins:
             # Its name is in the metadata even where it only declares subsets.
             origins.append(Origin("metadata", rule.ref))
         return tuple(origins)

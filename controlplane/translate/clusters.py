@@ -113,7 +113,7 @@ def _service_cluster(value: ServiceClusterInput) -> Translated:
             value.name,
             serialise(cluster),
             eds_name=value.name if value.discovery is Discovery.EDS else "",
-            origins=value.origins,
+            origins=value,
         ),
         (*notes, *credential_note(value)),
     )
@@ -199,7 +199,7 @@ def _set_endpoints(cluster: Any, value: ServiceClusterInput) -> tuple[Diagnostic
         case Discovery.STRICT_DNS | Discovery.LOGICAL_DNS:
             chosen = choose(value.endpoints, value.port.name, value.filter)
             logical = value.discovery is Discovery.LOGICAL_DNS
-            body, _ = assignment_body(value.name, chosen[:1] if logical else chosen, value.filter)
+            body = assignment_body(value.name, chosen[:1] if logical else chosen, value.filter)
             cluster.load_assignment.MergeFromString(body)
             if logical and len(chosen) > 1:
                 return (

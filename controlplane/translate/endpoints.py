@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from controlplane.model.base import NO_LABELS, Labels, Model, one
@@ -71,7 +71,7 @@ class EndpointFilter(Model):
     localities: LocalitySettings | None = None
 
 
-class LoadAssignmentInput(Model):
+class LoadAssignmentInput(Model, cache_hash=False):
     """Everything that a load assignment is made of. An unknown cluster has no endpoints."""
 
     cluster: ClusterName
@@ -80,6 +80,12 @@ class LoadAssignmentInput(Model):
     filter: EndpointFilter = EndpointFilter()
     service: ObjectRef | None = None
     subset: Origin | None = None
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Where the load assignment and its endpoints come from; spelt out when somebody asks."""
+        chosen = choose(self.endpoints, self.port_name, self.filter)
+        return _origins(self, [members for _, members, _ in _arranged(chosen, self.filter)])
 
 
 def load_assignment_input(
@@ -163,13 +169,13 @@ def subset_origin(rule: MergedRule | None, subset: str) -> Origin | None:
 def build_load_assignment(value: LoadAssignmentInput) -> Translated:
     """Return the ClusterLoadAssignment of an input, without endpoints when it has none."""
     chosen = choose(value.endpoints, value.port_name, value.filter)
-    body, ordered = assignment_body(value.cluster, chosen, value.filter)
+    body = assignment_body(value.cluster, chosen, value.filter)
     return Translated(
         Resource(
             ResourceType.ENDPOINT,
             value.cluster,
             body,
-            origins=_origins(value, ordered),
+            origins=value,
         )
     )
 
@@ -203,26 +209,27 @@ def _is_ip(address: str) -> bool:
     return True
 
 
-def assignment_body(
-    cluster: str, endpoints: Iterable[Endpoint], wanted: EndpointFilter
-) -> tuple[bytes, list[list[Endpoint]]]:
-    """Return a ClusterLoadAssignment's bytes, and its endpoints as they are grouped there.
+def assignment_body(cluster: str, endpoints: Iterable[Endpoint], wanted: EndpointFilter) -> bytes:
+    """Return a ClusterLoadAssignment's bytes."""
+    parts = [length_delimited(_CLUSTER_NAME, cluster.encode())]
+    parts += (
+        length_delimited(_LOCALITIES, _locality_body(label, members, group, wanted.mutual_tls))
+        for label, members, group in _arranged(endpoints, wanted)
+    )
+    return b"".join(parts)
 
-    Localities are in the order of their labels, as Istio sends them.
-    """
+
+def _arranged(
+    endpoints: Iterable[Endpoint], wanted: EndpointFilter
+) -> Iterator[tuple[str, list[Endpoint], Group]]:
+    """Yield localities with their endpoints, in the order of their labels as Istio sends them."""
     by_locality: dict[str, list[Endpoint]] = {}
     for endpoint in endpoints:
         by_locality.setdefault(endpoint.workload.locality, []).append(endpoint)
-    labels = sorted(by_locality)
     groups = _groups(by_locality, wanted.localities)
-    parts = [length_delimited(_CLUSTER_NAME, cluster.encode())]
-    ordered = []
-    for label in labels:
-        members = [] if groups[label].empty else by_locality[label]
-        parts.append(length_delimited(_LOCALITIES, _locality_body(label, members, groups[label],
-                                                                  wanted.mutual_tls)))  # fmt: skip
-        ordered.append(members)
-    return b"".join(parts), ordered
+    for label in sorted(by_locality):
+        group = groups[label]
+        yield label, [] if group.empty else by_locality[label], group
 
 
 def _groups(

@@ -10,7 +10,7 @@ import enum
 import hashlib
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -47,75 +47,137 @@ class Origin(msgspec.Struct, frozen=True, gc=False):
     field: str = ""
 
 
-class Part(Protocol):
-    """A piece that a resource was joined from: many resources share it."""
+class Sourced(Protocol):
+    """Something that knows where what was made of it comes from."""
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Where it comes from."""
+        ...
+
+
+class Part(Sourced, Protocol):
+    """A piece that a resource is joined from: many resources share it."""
+
+    @property
+    def framed(self) -> bytes:
+        """The piece as it stands in the message."""
+        ...
 
     @property
     def clusters(self) -> tuple[str, ...]:
         """The names of the clusters that the piece refers to."""
         ...
 
+
+class Joined:
+    """A message that is joined from pieces when it is sent, since they are kept anyway."""
+
+    __slots__ = ("_clusters", "head", "parts", "size", "tail")
+
+    def __init__(self, head: bytes, parts: Sequence[Part], tail: bytes) -> None:
+        self.head: Final = head
+        self.parts: Final = parts
+        self.tail: Final = tail
+        self.size: Final = len(head) + sum(len(part.framed) for part in parts) + len(tail)
+        self._clusters: frozenset[str] | None = None
+
+    @property
+    def pieces(self) -> tuple[bytes, ...]:
+        """What the message is joined from."""
+        return (self.head, *[part.framed for part in self.parts], self.tail)
+
+    @property
+    def clusters(self) -> frozenset[str]:
+        """The names of the clusters that the pieces refer to."""
+        if self._clusters is None:
+            self._clusters = frozenset().union(*(part.clusters for part in self.parts))
+        return self._clusters
+
     @property
     def origins(self) -> tuple[Origin, ...]:
-        """Where the piece comes from."""
-        ...
+        """Where the pieces come from, in their order."""
+        return tuple(chain.from_iterable(part.origins for part in self.parts))
+
+
+class _Uses(NamedTuple):
+    """The names that a resource refers to."""
+
+    clusters: frozenset[str]
+    routes: frozenset[str]
+
+
+_NOTHING_USED: Final = _Uses(frozenset(), frozenset())
 
 
 class Resource:
     """One xDS resource: immutable, equal to another when type and bytes are equal.
 
-    `uses` holds the names of other resources that this one refers to: of a listener the route
-    configurations that it asks RDS for, of a route configuration (and of a listener with inline
-    routes or TCP proxies) the clusters. `eds_name` is the service that an EDS cluster asks for.
-    `size` is that of the message in bytes, `any_bytes` the message framed as a protobuf Any.
+    `routes` holds the names of the route configurations that a listener asks RDS for, `clusters`
+    those of the clusters that a route configuration (and a listener with inline routes or TCP
+    proxies) refers to. `eds_name` is the service that an EDS cluster asks for. There is one per
+    service and type, so that a field is kept only where it says something.
     """
 
-    __slots__ = ("_clusters", "_origins", "_parts", "any_bytes", "eds_name", "name", "routes",
-                 "size", "type", "version")  # fmt: skip
+    __slots__ = ("_body", "_origins", "_uses", "eds_name", "name", "type", "version")
 
     def __init__(
         self,
         kind: ResourceType,
         name: str,
-        body: bytes,
+        body: bytes | Joined,
         *,
         clusters: frozenset[str] = frozenset(),
         routes: frozenset[str] = frozenset(),
         eds_name: str = "",
-        origins: tuple[Origin, ...] = (),
-        parts: Sequence[Part] = (),
+        origins: tuple[Origin, ...] | Sourced = (),
         version: str = "",
     ) -> None:
-        """`parts` are what the body was joined from, `version` a hash that follows from theirs."""
+        """`origins` may be what knows them, `version` a hash that follows from those of parts."""
         self.type: Final = kind
         self.name: Final = name
-        self._clusters = clusters
-        self.routes: Final = routes
+        self._body: Final = body
+        self._uses: Final = _Uses(clusters, routes) if clusters or routes else _NOTHING_USED
         self.eds_name: Final = eds_name
         self._origins: Final = origins
-        self._parts: Final = parts
-        self.version: Final = version or content_hash(body)
-        self.any_bytes: Final = frame_any(kind.url, body)
-        self.size: Final = len(body)
+        self.version: Final = version or content_hash(self.body)
 
     @property
     def clusters(self) -> frozenset[str]:
         """The names of the clusters that this refers to."""
-        if self._parts and not self._clusters:
-            self._clusters = frozenset().union(*(part.clusters for part in self._parts))
-        return self._clusters
+        body = self._body
+        return body.clusters if isinstance(body, Joined) else self._uses.clusters
+
+    @property
+    def routes(self) -> frozenset[str]:
+        """The names of the route configurations that this refers to."""
+        return self._uses.routes
 
     @property
     def origins(self) -> tuple[Origin, ...]:
         """Where the parts of the resource come from, in their order."""
-        if self._parts:
-            return tuple(chain.from_iterable(part.origins for part in self._parts))
-        return self._origins
+        body, origins = self._body, self._origins
+        if isinstance(body, Joined):
+            return body.origins
+        return origins if isinstance(origins, tuple) else origins.origins
 
     @property
     def body(self) -> bytes:
-        """The serialised message. It is cut out anew each time: only the framed bytes are kept."""
-        return self.any_bytes[len(self.any_bytes) - self.size :]
+        """The serialised message; that of a route configuration is joined anew each time."""
+        body = self._body
+        return body if isinstance(body, bytes) else b"".join(body.pieces)
+
+    @property
+    def pieces(self) -> tuple[bytes, ...]:
+        """The serialised message in the pieces that it is kept in."""
+        body = self._body
+        return (body,) if isinstance(body, bytes) else body.pieces
+
+    @property
+    def size(self) -> int:
+        """The length of the message in bytes."""
+        body = self._body
+        return len(body) if isinstance(body, bytes) else body.size
 
     def __repr__(self) -> str:
         return f"Resource({self.type.name}, {self.name!r}, version={self.version})"
@@ -136,13 +198,6 @@ def content_hash(body: bytes) -> str:
 def digest(body: bytes) -> bytes:
     """Return a hash of 8 bytes."""
     return hashlib.blake2b(body, digest_size=8).digest()
-
-
-def frame_any(type_url: str, body: bytes) -> bytes:
-    """Return the serialised google.protobuf.Any of a message's bytes."""
-    return b"".join(
-        (length_delimited(1, type_url.encode()), varint(2 << 3 | 2), varint(len(body)), body)
-    )
 
 
 _ONE_BYTE: Final = tuple(bytes((value,)) for value in range(0x80))

@@ -17,6 +17,7 @@ from controlplane.model.snapshot import Snapshot
 from controlplane.translate import envoy
 from controlplane.translate.gateway_routes import gateway_virtual_hosts
 from controlplane.translate.resources import (
+    Joined,
     Resource,
     ResourceType,
     Translated,
@@ -87,8 +88,7 @@ def join_route(value: RouteInput, virtual_hosts: tuple[VirtualHostBytes, ...]) -
     resource = Resource(
         ResourceType.ROUTE,
         value.name,
-        b"".join((head, *[host.framed for host in virtual_hosts], tail)),
-        parts=virtual_hosts,
+        Joined(head, virtual_hosts, tail),
         # Hashing the hashes says as much as hashing the bytes, which are half a megabyte.
         version=content_hash(b"".join((head, tail, *[host.digest for host in virtual_hosts]))),
     )

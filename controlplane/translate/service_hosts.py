@@ -63,9 +63,9 @@ class Shared:
     def __init__(self) -> None:
         self._values: Final[dict[Any, Any]] = {}
         self.domains: Final[dict[DomainsKey, tuple[str, ...]]] = {}
-        self.defaults: Final[
-            dict[tuple[str, int, DomainsKey], tuple[tuple[str, ...], VirtualHostInput]]
-        ] = {}
+        self.lowered: Final[dict[DomainsKey, tuple[str, ...]]] = {}
+        """Domains in lower case, where they are not."""
+        self._defaults: Final[dict[tuple[str, int], dict[DomainsKey, VirtualHostInput]]] = {}
         self._renewed: Final[dict[str, dict[VirtualHostInput, VirtualHostInput]]] = {}
         self._selected: Final[dict[Selection, RuleContent | None]] = {}
 
@@ -84,6 +84,10 @@ class Shared:
             self._selected.clear()  # most are of VirtualServices as they once were
         found = self._selected[key] = select()
         return found
+
+    def defaults(self, namespace: str, port: int) -> dict[DomainsKey, VirtualHostInput]:
+        """Return the virtual hosts of a port for clients of a namespace, to be added to."""
+        return self._defaults.setdefault((namespace, port), {})
 
     def renewed(self, namespace: str) -> dict[VirtualHostInput, VirtualHostInput]:
         """Return what former virtual hosts became for clients of a namespace, to be added to."""
@@ -172,15 +176,18 @@ class ServiceHosts:
         key = self._domains_key(service)
         found = self.shared.domains.get(key)
         if found is None:
-            names = service_domains(
-                service.host,
-                aliases=key.aliases,
-                headless=service.is_headless,
-                addresses=tuple(_addresses(service, self._cls)),
-                dns_domain=key.dns_domain,
-            )
-            found = self.shared.domains[key] = tuple(map(sys.intern, names))
+            found = self.shared.domains[key] = self._names(service, key)
         return found
+
+    def _names(self, service: Service, key: DomainsKey) -> tuple[str, ...]:
+        names = service_domains(
+            service.host,
+            aliases=key.aliases,
+            headless=service.is_headless,
+            addresses=tuple(_addresses(service, self._cls)),
+            dns_domain=key.dns_domain,
+        )
+        return tuple(map(sys.intern, names))
 
     def _domains_key(self, service: Service) -> DomainsKey:
         host, aliases = service.host, self._aliases.get(service.host, ())
@@ -188,7 +195,7 @@ class ServiceHosts:
         namespace, found, domain = dns_domain.partition(".svc.")
         if found and not any(f".{namespace}." in name for name in (host, *aliases)):
             # Only in its own namespace a service has names that others do not know it by.
-            dns_domain = f".svc.{domain}"
+            dns_domain = sys.intern(f".svc.{domain}")
         return DomainsKey(host, aliases, dns_domain, self._cls.ipv4, self._cls.ipv6)
 
     def content(self, service: Service, port: int) -> ServiceContent:
@@ -250,23 +257,24 @@ class ServiceHosts:
 
     def _default(self, service: Service, port: int) -> tuple[tuple[str, ...], VirtualHostInput]:
         """Return a service's domains in lower case, and its virtual host."""
-        key = (self.alike, port, self._domains_key(service))
-        found = self.shared.defaults.get(key)
-        if found is None:
+        key = self._domains_key(service)
+        defaults = self.shared.defaults(self.alike, port)
+        value = defaults.get(key)
+        if value is None:
             lowered: dict[str, str] = {}
-            for domain in self.domains(service):
+            for domain in self._names(service, key):
                 lowered.setdefault(domain.lower(), domain)
-            value = VirtualHostInput(
-                name=with_port(service.host, port),
-                domains=self.shared.one(tuple(lowered.values())),
-                content=self.content(service, port),
-                sources=((service.ref, ""),),
+            value = defaults[key] = self.shared.one(
+                VirtualHostInput(
+                    name=with_port(service.host, port),
+                    domains=tuple(lowered.values()),
+                    content=self.content(service, port),
+                    sources=((service.ref, ""),),
+                )
             )
-            lower = tuple(lowered)
-            # Mostly they are the same strings, which need not be kept twice.
-            found = (value.domains if lower == value.domains else lower, self.shared.one(value))
-            self.shared.defaults[key] = found
-        return found
+            if tuple(lowered) != value.domains:
+                self.shared.lowered[key] = tuple(lowered)
+        return self.shared.lowered.get(key, value.domains), value
 
 
 def carries_http(port: ServicePort | None) -> bool:

@@ -35,7 +35,7 @@ ALLOW_ANY: Final = "allow_any"
 BLOCK_ALL: Final = "block_all"
 
 
-class ServiceContent(Model):
+class ServiceContent(Model, cache_hash=False):
     """A service that no VirtualService routes: everything goes to its cluster."""
 
     host: Host
@@ -64,6 +64,8 @@ class RefuseContent(Model):
 
 
 Content = ServiceContent | RuleContent | ForwardContent | RefuseContent
+Source = tuple[ObjectRef, str]
+"""An object and a field of it."""
 
 
 class VirtualHostInput(Model):
@@ -76,7 +78,7 @@ class VirtualHostInput(Model):
     name: str
     domains: tuple[str, ...]
     content: Content
-    sources: tuple[tuple[ObjectRef, str], ...] = ()
+    sources: tuple[Source, ...] = ()
     require_tls: bool = False
     count_attempts: bool = True
 
@@ -84,15 +86,15 @@ class VirtualHostInput(Model):
 class VirtualHostBytes(msgspec.Struct, frozen=True, gc=False):
     """A virtual host, serialised and framed as field 2 of a RouteConfiguration.
 
-    `digest` is a hash of `framed`.
+    `digest` is a hash of `framed`, `routes` the objects that asked for its routes, in their order.
     """
 
     name: str
     framed: bytes
     digest: bytes
     clusters: tuple[str, ...]
-    sources: tuple[tuple[ObjectRef, str], ...]
-    routes: tuple[tuple[int, ObjectRef, str], ...]  # by index, those that an object asked for
+    sources: tuple[Source, ...]
+    routes: tuple[Source | None, ...]
     diagnostics: tuple[Diagnostic, ...] = ()
 
     @property
@@ -101,7 +103,11 @@ class VirtualHostBytes(msgspec.Struct, frozen=True, gc=False):
         part = f"virtual_hosts[{self.name}]"
         return (
             *(Origin(part, ref, field) for ref, field in self.sources),
-            *(Origin(f"{part}.routes[{index}]", ref, field) for index, ref, field in self.routes),
+            *(
+                Origin(f"{part}.routes[{index}]", *source)
+                for index, source in enumerate(self.routes)
+                if source is not None
+            ),
         )
 
 
@@ -118,15 +124,15 @@ def build_virtual_host(value: VirtualHostInput) -> VirtualHostBytes:
     if value.require_tls:
         message.require_tls = envoy.VirtualHost.ALL
     framed = length_delimited(VIRTUAL_HOSTS_FIELD, serialise(message))
+    asked = tuple((route.ref, route.field) if route.ref.name else None for route in routes)
     return VirtualHostBytes(
         name=value.name,
         framed=framed,
         digest=digest(framed),
         clusters=tuple({sys.intern(name): None for route in routes for name in route.clusters}),
         sources=value.sources,
-        routes=tuple(
-            (index, route.ref, route.field) for index, route in enumerate(routes) if route.ref.name
-        ),
+        # A service's only route is the service's, like the whole.
+        routes=value.sources if asked == value.sources else asked,
         diagnostics=tuple(diagnostics),
     )
 
