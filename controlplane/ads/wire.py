@@ -8,6 +8,7 @@ keep the protobuf message alive.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -185,10 +186,6 @@ _TYPE_URL: Final = 4
 _NONCE: Final = 5
 _REMOVED: Final = 6
 _RESOURCES_KEY: Final = varint(_RESOURCES << 3 | 2)
-# A google.protobuf.Any up to the length of its message: type_url = 1, value = 2.
-_ANY: Final = {
-    kind: length_delimited(1, kind.url.encode()) + varint(2 << 3 | 2) for kind in ResourceType
-}
 
 
 def header(*, version: str, type_url: str, nonce: str) -> bytes:
@@ -200,13 +197,31 @@ def header(*, version: str, type_url: str, nonce: str) -> bytes:
     )
 
 
+# Most resources of a type have one of few lengths.
+@functools.lru_cache(maxsize=1024)
+def _any_head(kind: ResourceType, size: int) -> bytes:
+    """Return a google.protobuf.Any up to its message of that many bytes."""
+    # type_url = 1, value = 2
+    return length_delimited(1, kind.url.encode()) + varint(2 << 3 | 2) + varint(size)
+
+
+@functools.lru_cache(maxsize=1024)
+def _sotw_head(kind: ResourceType, size: int) -> bytes:
+    """Return one `resources` field of a DiscoveryResponse up to its message."""
+    head = _any_head(kind, size)
+    return _RESOURCES_KEY + varint(len(head) + size) + head
+
+
 def sotw_body(resources: Iterable[Resource]) -> bytes:
     """Return the `resources` field of a DiscoveryResponse."""
     parts: list[bytes] = []
     for resource in resources:
-        size = resource.size
-        head = _ANY[resource.type] + varint(size)
-        parts += (_RESOURCES_KEY, varint(len(head) + size), head, *resource.pieces)
+        message = resource.message
+        parts.append(_sotw_head(resource.type, len(message)))
+        if isinstance(message, bytes):
+            parts.append(message)
+        else:
+            parts += message.pieces
     return b"".join(parts)
 
 
@@ -214,19 +229,23 @@ def delta_body(resources: Iterable[Resource], removed: Iterable[str]) -> bytes:
     """Return the `resources` and `removed_resources` fields of a DeltaDiscoveryResponse."""
     parts: list[bytes] = []
     for resource in resources:
-        size, kind = resource.size, _ANY[resource.type]
-        length = varint(size)
+        message = resource.message
+        size = len(message)
+        framed = _any_head(resource.type, size)
         name, version = resource.name.encode(), resource.version.encode()
         # message Resource: version = 1, resource = 2, name = 3
-        head = b"\x1a%b%b\x0a%b%b\x12%b%b%b" % (
+        head = b"\x1a%b%b\x0a%b%b\x12%b%b" % (
             varint(len(name)),
             name,
             varint(len(version)),
             version,
-            varint(len(kind) + len(length) + size),
-            kind,
-            length,
+            varint(len(framed) + size),
+            framed,
         )
-        parts += (_RESOURCES_KEY, varint(len(head) + size), head, *resource.pieces)
+        parts += (_RESOURCES_KEY, varint(len(head) + size), head)
+        if isinstance(message, bytes):
+            parts.append(message)
+        else:
+            parts += message.pieces
     parts += (length_delimited(_REMOVED, name.encode()) for name in removed)
     return b"".join(parts)

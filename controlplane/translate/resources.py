@@ -73,14 +73,18 @@ class Part(Sourced, Protocol):
 class Joined:
     """A message that is joined from pieces when it is sent, since they are kept anyway."""
 
-    __slots__ = ("_clusters", "head", "parts", "size", "tail")
+    __slots__ = ("_clusters", "_size", "head", "parts", "tail")
 
     def __init__(self, head: bytes, parts: Sequence[Part], tail: bytes) -> None:
         self.head: Final = head
         self.parts: Final = parts
         self.tail: Final = tail
-        self.size: Final = len(head) + sum(len(part.framed) for part in parts) + len(tail)
+        self._size: Final = len(head) + sum(len(part.framed) for part in parts) + len(tail)
         self._clusters: frozenset[str] | None = None
+
+    def __len__(self) -> int:
+        """Return the length of the message in bytes."""
+        return self._size
 
     @property
     def pieces(self) -> tuple[bytes, ...]:
@@ -115,11 +119,11 @@ class Resource:
 
     `routes` holds the names of the route configurations that a listener asks RDS for, `clusters`
     those of the clusters that a route configuration (and a listener with inline routes or TCP
-    proxies) refers to. `eds_name` is the service that an EDS cluster asks for. There is one per
-    service and type, so that a field is kept only where it says something.
+    proxies) refers to. `eds_name` is the service that an EDS cluster asks for, `message` the
+    serialised message or what it is joined from.
     """
 
-    __slots__ = ("_body", "_origins", "_uses", "eds_name", "name", "type", "version")
+    __slots__ = ("_origins", "_uses", "eds_name", "message", "name", "type", "version")
 
     def __init__(
         self,
@@ -136,7 +140,7 @@ class Resource:
         """`origins` may be what knows them, `version` a hash that follows from those of parts."""
         self.type: Final = kind
         self.name: Final = name
-        self._body: Final = body
+        self.message: Final = body
         self._uses: Final = _Uses(clusters, routes) if clusters or routes else _NOTHING_USED
         self.eds_name: Final = eds_name
         self._origins: Final = origins
@@ -145,7 +149,7 @@ class Resource:
     @property
     def clusters(self) -> frozenset[str]:
         """The names of the clusters that this refers to."""
-        body = self._body
+        body = self.message
         return body.clusters if isinstance(body, Joined) else self._uses.clusters
 
     @property
@@ -156,7 +160,7 @@ class Resource:
     @property
     def origins(self) -> tuple[Origin, ...]:
         """Where the parts of the resource come from, in their order."""
-        body, origins = self._body, self._origins
+        body, origins = self.message, self._origins
         if isinstance(body, Joined):
             return body.origins
         return origins if isinstance(origins, tuple) else origins.origins
@@ -164,20 +168,13 @@ class Resource:
     @property
     def body(self) -> bytes:
         """The serialised message; that of a route configuration is joined anew each time."""
-        body = self._body
+        body = self.message
         return body if isinstance(body, bytes) else b"".join(body.pieces)
-
-    @property
-    def pieces(self) -> tuple[bytes, ...]:
-        """The serialised message in the pieces that it is kept in."""
-        body = self._body
-        return (body,) if isinstance(body, bytes) else body.pieces
 
     @property
     def size(self) -> int:
         """The length of the message in bytes."""
-        body = self._body
-        return len(body) if isinstance(body, bytes) else body.size
+        return len(self.message)
 
     def __repr__(self) -> str:
         return f"Resource({self.type.name}, {self.name!r}, version={self.version})"

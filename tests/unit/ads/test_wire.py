@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from typing import NamedTuple
 
 import pytest
 
@@ -14,10 +15,12 @@ from controlplane.ads.wire import (
     RequestError,
     decode_delta_request,
     decode_request,
+    delta_body,
+    sotw_body,
 )
 from controlplane.errors import NodeError
 from controlplane.translate.envoy import DeltaDiscoveryRequest, DiscoveryRequest, Node
-from controlplane.translate.resources import Resource, ResourceType
+from controlplane.translate.resources import Joined, Origin, Resource, ResourceType
 
 with warnings.catch_warnings():
     # The library warns about its own use of pydantic while it is being imported.
@@ -59,6 +62,23 @@ def test_a_delta_response_is_read_by_betterproto() -> None:
     assert entry.value == COLLECTION.by_name["a"].body
     assert message.removed_resources == ["gone", "too"]
     assert message.system_version_info == content.version
+
+
+class Piece(NamedTuple):
+    framed: bytes
+    clusters: tuple[str, ...] = ()
+    origins: tuple[Origin, ...] = ()
+
+
+def test_a_message_in_pieces_goes_out_as_if_it_were_whole() -> None:
+    whole = cluster("name", b"\x12\x03abc\x12\x03def\x20\x05")
+    head, *pieces, tail = (b"\x0a\x04name", b"\x12\x03abc", b"\x12\x03def", b"\x20\x05")
+    joined = Resource(ResourceType.CLUSTER, "name", Joined(head, tuple(map(Piece, pieces)), tail))
+    assert joined.body == whole.body
+    assert joined.size == whole.size
+    assert joined.version == whole.version
+    assert sotw_body([joined, whole]) == sotw_body([whole, joined])
+    assert delta_body([joined, whole], ()) == delta_body([whole, joined], ())
 
 
 def test_another_nonce_goes_before_the_same_body() -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from controlplane.model.base import enc_hook
+from controlplane.model.base import Labels, enc_hook
 from controlplane.model.core import (
     EndpointConditions,
+    EndpointPort,
     EndpointSlice,
+    KubernetesService,
+    KubernetesServicePort,
     Namespace,
+    ServiceSpec,
     SliceEndpoint,
     TargetRef,
 )
@@ -50,6 +57,43 @@ def test_packing_loses_nothing(endpoints: tuple[SliceEndpoint, ...]) -> None:
     assert hash(kept) == hash(item)
     assert packed(kept) == kept
     assert msgspec.to_builtins(kept, enc_hook=enc_hook) == msgspec.to_builtins(item)
+
+
+def kept_service(name: str, **spec: Any) -> KubernetesService:
+    labels = Labels({"app": name})
+    item = KubernetesService(
+        metadata=ObjectMeta(name=name, namespace="default", labels=labels),
+        spec=ServiceSpec(
+            ports=(KubernetesServicePort(name="http", port=80, target_port=8080),), **spec
+        ),
+    )
+    kept = packed(item)
+    assert isinstance(kept, KubernetesService)
+    assert kept == item
+    return kept
+
+
+def test_services_with_equal_ports_share_them() -> None:
+    first, second = kept_service("a"), kept_service("b")
+    assert first.spec.ports is second.spec.ports
+
+
+def test_slices_with_equal_ports_share_them() -> None:
+    ports = [(EndpointPort(name="http", port=8080),) for _ in range(2)]
+    first, second = (
+        packed(structs.replace(slice_of(SliceEndpoint(addresses=(address,))), ports=port))
+        for address, port in zip("ab", ports, strict=True)
+    )
+    assert isinstance(first, EndpointSlice)
+    assert isinstance(second, EndpointSlice)
+    assert first.ports is second.ports == ports[1]
+
+
+def test_a_selector_that_repeats_the_labels_is_kept_once() -> None:
+    same = kept_service("a", selector=Labels({"app": "a"}))
+    assert same.spec.selector is same.metadata.labels
+    other = kept_service("a", selector=Labels({"app": "b"}))
+    assert other.spec.selector == {"app": "b"}
 
 
 def test_other_endpoints_make_another_slice() -> None:
