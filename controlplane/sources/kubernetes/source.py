@@ -44,6 +44,7 @@ LOOK_EVERY: Final = 60.0  # seconds between two looks at what is served, when no
 LOOK_FOR_MISSING: Final = 5.0
 SOONEST: Final = 1.0  # seconds until a kind that failed is tried again, at the least
 _GATHER: Final = 0.01  # seconds in which events of a kind become one step
+_AT_ONCE: Final = 500  # events that are read without a pause, as many as objects in a page
 _GONE_AFTER: Final = 2  # looks in a row that do not find a kind, before its objects go
 SLICES: Final = KINDS["discovery.k8s.io", "EndpointSlice"]
 ENDPOINTS: Final = KINDS["", "Endpoints"]
@@ -300,7 +301,9 @@ class KubernetesSource:
             self._note_heard(one)
             self._report(one)
             async for lines in batches:
-                reflector.on_lines(lines)
+                for start in range(0, len(lines), _AT_ONCE):
+                    reflector.on_lines(lines[start : start + _AT_ONCE])
+                    await asyncio.sleep(0)  # proxies wait for their answers on the same loop
                 self._note_heard(one)
                 self._pass_on(one, deliver)
                 # The first change after quiet has gone on at once; what follows comes together.

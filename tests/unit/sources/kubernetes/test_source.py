@@ -20,6 +20,7 @@ from controlplane.model.mesh import MeshConfig
 from controlplane.model.meta import Object, ObjectRef
 from controlplane.sources.base import Delta
 from controlplane.sources.kubernetes import reflector, source
+from controlplane.sources.kubernetes.reflector import Reflector
 from controlplane.sources.kubernetes.reporter import Reporter
 from controlplane.sources.kubernetes.source import KubernetesSource
 from tests.unit.sources.kubernetes.fake_api import FakeApi
@@ -159,6 +160,27 @@ async def test_everything_is_delivered_once_and_then_each_change(streams: bool) 
         await world.until(lambda: world.listener.counts["Service"].get("updatesame"))
         assert len(world.deltas) == count
     assert world.listener.counts["Service"] == {"add": 2, "delete": 1, "updatesame": 1}
+
+
+async def test_others_have_their_turn_while_many_objects_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the server sends at once is not decoded at once; it is still one step."""
+    api = FakeApi()
+    for index in range(1200):
+        api.put("services", f"s{index}", **SERVICE)
+    sizes: list[int] = []
+    on_lines = Reflector.on_lines
+
+    def listen(self: Reflector, lines: list[bytes]) -> None:
+        sizes.append(len(lines))
+        on_lines(self, lines)
+
+    monkeypatch.setattr(Reflector, "on_lines", listen)
+    async with running(api) as world:
+        await world.until(lambda: world.synced)
+        assert [len(delta.upserts) for delta in world.deltas if delta.upserts] == [1200]
+        assert 400 < max(sizes) <= 500
 
 
 async def test_endpoints_are_asked_for_only_where_there_are_no_slices() -> None:
