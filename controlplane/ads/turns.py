@@ -2,9 +2,10 @@
 
 Owns when streams work. A change wakes a thousand of them; they are served a few milliseconds at
 a time, so that acknowledgements and new streams come in between. New streams cost a hundred times
-as much as old ones, and may come by the hundred: they have a queue and a time of their own, so
-that nobody who is served already waits for them. The rule that is easy to break: an error of one
-stream must not keep the others from their turn.
+as much as old ones, and may come by the hundred: they have a queue of their own, whose turn comes
+when no old stream waits, or after old ones have had several turns in a row. So nobody who is
+served already waits for them, and they do not wait for ever. The rule that is easy to break: an
+error of one stream must not keep the others from their turn.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import deque
 from typing import Final, Protocol
 
 _TURN: Final = 0.005  # seconds
+_PATIENCE: Final = 4  # turns of old streams in a row, before one new stream has its own
 
 
 class Worker(Protocol):
@@ -40,6 +42,7 @@ class Turns:
         self._old: Final[deque[Worker]] = deque()
         self._new: Final[deque[Worker]] = deque()
         self._scheduled = False
+        self._waited = 0  # turns that the new ones have waited for
 
     def wake(self, worker: Worker) -> None:
         """Give a worker a turn, soon."""
@@ -57,14 +60,26 @@ class Turns:
     def _run(self) -> None:
         self._scheduled = False
         try:
-            for queue in (self._old, self._new):
-                end = time.monotonic() + _TURN
-                while queue:
-                    worker = queue.popleft()
-                    worker.awake = False
-                    worker.work()
-                    if time.monotonic() >= end:
-                        break
+            end = time.monotonic() + _TURN
+            while self._old:
+                self._work(self._old)
+                if time.monotonic() >= end:
+                    break
+            if not self._new:
+                return
+            if self._old and self._waited < _PATIENCE:
+                self._waited += 1
+                return
+            self._waited = 0
+            while self._new:
+                self._work(self._new)
+                if self._old or time.monotonic() >= end:
+                    break
         finally:
             if self._old or self._new:
                 self._schedule()
+
+    def _work(self, queue: deque[Worker]) -> None:
+        worker = queue.popleft()
+        worker.awake = False
+        worker.work()

@@ -68,6 +68,17 @@ async def test_new_streams_get_on_while_old_ones_have_much_to_do() -> None:
     assert done.index("new") < 25
 
 
+async def test_few_new_streams_come_in_between_old_ones() -> None:
+    done: list[str] = []
+    turns = Turns()
+    for number in range(40):
+        turns.wake(Worker(f"new {number}", done, new=True, action=lambda: time.sleep(0.002)))
+        turns.wake(Worker(f"old {number}", done, action=lambda: time.sleep(0.002)))
+    await until(lambda: len(done) == 80)
+    before = done[: done.index("old 39")]
+    assert 1 <= sum(name.startswith("new") for name in before) <= 10
+
+
 @pytest.mark.parametrize("new", [False, True])
 async def test_an_error_of_one_keeps_nobody_from_its_turn(new: bool) -> None:
     def fails() -> None:
