@@ -100,7 +100,9 @@ class DeltaSession(Session):
             watch.came_with = frozenset(request.initial).intersection(asked)
         self._holds(info, now)
         if info is CDS and wildcard:
-            unknown = self._keep_unknown(request.initial.keys() - self._view.clusters.by_name)
+            unknown = self.returning.keep_unknown(
+                request.initial.keys() - self._view.clusters.by_name
+            )
             # They need no sending: the client has them.
             watch.initial = {**request.initial, **unknown}
 

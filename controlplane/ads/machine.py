@@ -8,15 +8,16 @@ break: every wait has an end (`next_deadline`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from controlplane.ads import overlay
+from controlplane.ads.adding import Adding, overdue
 from controlplane.ads.bisection import Bisection
-from controlplane.ads.cache import Assembled, Collection, Content, NameSets, same
+from controlplane.ads.cache import Assembled, Collection, Content, NameSets
 from controlplane.ads.rejections import Rejection, Rejections, named_in
 from controlplane.ads.reporter import Reporter
-from controlplane.ads.stand_in import stand_in
+from controlplane.ads.returning import Returning, hold_what_it_brought, unasked
 from controlplane.ads.types import (
     ACKNOWLEDGE_LIMIT,
     CDS,
@@ -32,7 +33,7 @@ from controlplane.ads.views import ClassView
 from controlplane.ads.virtual_hosts import Item
 from controlplane.ads.watch import Sent, Watch
 from controlplane.ads.wire import Failure
-from controlplane.translate.resources import Resource, ResourceType
+from controlplane.translate.resources import ResourceType
 
 
 class Shared(NamedTuple):
@@ -55,14 +56,11 @@ class Session:
         self._node: Final = node
         self._build: Final = build
         self._connection: Final = connection
-        self._adding: dict[str, float] = {}  # clusters sent and not yet answered: until when
-        self._unknown: Names = frozenset()  # clusters that the client came with and nobody knows
-        self._serving = False  # whether the client came with listeners or routes
-        self._more_until = 0.0  # when a client that came back shall have said what it holds
+        self._adding: Final = Adding()
+        self.returning: Final = Returning()
         self.watches: dict[ResourceType, Watch] = {}
         self.freed = False  # whether an answer freed a resource that others were spared
         self.recorded: list[Rejection] = []  # rejections since somebody last looked
-        self.left_over: tuple[Resource, ...] = ()  # stand-ins to be kept, until somebody looks
 
     @property
     def view(self) -> ClassView:
@@ -72,9 +70,7 @@ class Session:
     def on_view(self, view: ClassView) -> bool:
         """Take a newer view; return whether there is something to send."""
         self._view = view
-        if self._adding:
-            shown = view.clusters.by_name
-            self._adding = {name: end for name, end in self._adding.items() if name in shown}
+        self._adding.keep_shown(view)
         changed = False
         for kind, watch in self.watches.items():
             if view.collection(kind, watch.selected) is not watch.based:
@@ -99,7 +95,7 @@ class Session:
                 continue
             if watch.hold_until is not None or watch.bisection is not None:
                 self._wake(watch, now)
-            if not watch.dirty or (info is CDS and self._expects_more(now)):
+            if not watch.dirty or (info is CDS and self.returning.expects_more(self.watches, now)):
                 continue
             send = self._next(watch, now)
             if send is not None:
@@ -108,7 +104,7 @@ class Session:
 
     def next_deadline(self) -> float | None:
         """Return when `take` has to be asked again even if nothing happens."""
-        times = list(self._adding.values())
+        times = self._adding.deadlines() + self.returning.deadlines(self.watches)
         for watch in self.watches.values():
             if watch.hold_until is not None:
                 times.append(watch.hold_until)
@@ -119,19 +115,17 @@ class Session:
             times += [
                 sent.time + ACKNOWLEDGE_LIMIT for sent in clusters.unanswered if not sent.overdue
             ]
-        if self._more_until and not self._has_said_more():
-            times.append(self._more_until)
         return min(times) if times else None
 
     def settled(self) -> bool:
         """Whether the client is known to use nothing but the view's listeners and routes."""
         listeners, routes = self.watches.get(LDS.kind), self.watches.get(RDS.kind)
-        if listeners is None and self._unknown:
+        if listeners is None and self.returning.unknown:
             return False
         if listeners is not None and not listeners.settled():
             return False
         if routes is None:
-            return not (self._unknown and self._view.route_names)
+            return not (self.returning.unknown and self._view.route_names)
         if not routes.settled():
             return False
         # A listener may be acknowledged and still wait for routes that it has not asked for.
@@ -158,61 +152,30 @@ class Session:
                 found |= watch.sent.by_name[name].clusters
         return frozenset(found)
 
-    # --- clients that come back -------------------------------------------------------------
-
-    def _keep_unknown(self, names: Iterable[str]) -> dict[str, str]:
-        """Keep clusters that only the client knows; return the versions of their stand-ins."""
-        self.left_over = tuple(stand_in(name) for name in sorted(names))
-        self._unknown = frozenset(item.name for item in self.left_over)
-        return {item.name: item.version for item in self.left_over}
-
     def _holds(self, info: TypeInfo, now: float) -> None:
         """A client that holds listeners or routes serves somebody: clusters are being added."""
         if info is not LDS and info is not RDS:
             return
-        self._serving = True
+        self.returning.serving = True
         clusters = self.watches.get(CDS.kind)
         if clusters is not None and clusters.accepted is None:
             for sent in clusters.unanswered:
-                for name in sent.content.names:
-                    if name not in sent.initial and name not in self._unknown:
-                        self._adding.setdefault(name, now + ACKNOWLEDGE_LIMIT)
-
-    def _expects_more(self, now: float) -> bool:
-        return now < self._more_until and not self._has_said_more()
-
-    def _has_said_more(self) -> bool:
-        return EDS.kind in self.watches or LDS.kind in self.watches
+                known = {*sent.initial, *self.returning.unknown}
+                self._adding.add((name for name in sent.content.names if name not in known), now)
 
     # --- what to send ---------------------------------------------------------------------
 
     def _give_up_waiting(self, now: float) -> None:
         """Stop waiting for clusters whose time is over, and name those that warm so long."""
-        if self._adding:
-            self._adding = {name: end for name, end in self._adding.items() if end > now}
+        self._adding.give_up(now)
         clusters = self.watches.get(CDS.kind)
         if clusters is None or not clusters.unanswered or len(self.watches) == 1:
             return  # it may not even have read what it was sent
-        overdue = [
-            sent
-            for sent in clusters.unanswered
-            if not sent.overdue and sent.time + ACKNOWLEDGE_LIMIT <= now
-        ]
-        if not overdue:
-            return
-        for sent in overdue:
-            sent.overdue = True
-        changed = {
-            item.name: item.eds_name
-            for sent in overdue
-            for item in sent.content.resources
-            if not clusters.has_accepted(item) and item.name not in self._unknown
-        }
-        endpoints = self.watches.get(EDS.kind)
-        lacking = endpoints.unconfirmed() if endpoints is not None else frozenset()
-        late = [name for name, eds_name in changed.items() if eds_name in lacking]
-        if changed:
-            self._shared.reporter.warming(self._connection, late or list(changed))
+        late = overdue(
+            clusters, self.watches.get(EDS.kind), unknown=self.returning.unknown, now=now
+        )
+        if late:
+            self._shared.reporter.warming(self._connection, late)
 
     def _wake(self, watch: Watch, now: float) -> None:
         held = watch.hold_until
@@ -238,11 +201,11 @@ class Session:
         if content is not None and content.version == watch.refused and not watch.owed:
             return None  # rejected as it is, and nothing has changed
         before = watch.sent
-        fresh = before is None and not (watch.initial or watch.brought or self._serving)
+        fresh = before is None and not (watch.initial or watch.brought or self.returning.serving)
         watch.sent = wanted
         watch.force &= absent
         if content is None:
-            self._hold_what_it_brought(watch, wanted)
+            hold_what_it_brought(watch, wanted)
             known = watch.accepted is not None or not wanted.by_name  # what the client holds
             rejected = watch.error and known and not watch.unanswered
             if rejected and not watch.withholds:
@@ -269,7 +232,15 @@ class Session:
         watch.waits_for_answer(sent)
         watch.nonce_sent, watch.version_sent, watch.time_sent = nonce, version, now
         if watch.info is CDS:
-            self._follow_clusters(watch, content, before=before, fresh=fresh, now=now)
+            self._adding.follow(
+                watch,
+                content,
+                self.watches.get(EDS.kind),
+                before=before,
+                fresh=fresh,
+                unknown=self.returning.unknown,
+                now=now,
+            )
         if watch.initial:
             # Of what is kept back the client may hold an older one; it is not forgotten.
             watch.initial = {
@@ -305,106 +276,15 @@ class Session:
         watch.withholds = wanted is not base
         if watch.info.complete and watch.info is not LDS:
             return wanted, frozenset()
-        held = self._unasked(watch, wanted)
+        held = unasked(watch, wanted, self._view, self.watches)
         if watch.info is not EDS:
-            held |= self._held(watch, wanted)
+            held |= self._adding.hold_back(watch, wanted, self._view)
         if watch.hold_until is not None and watch.sent is None and watch.info.complete:
             # What the client holds is not known, and a resource left out would be deleted.
             return None, frozenset()
         return wanted.overlay(held), frozenset(
             name for name, resource in held.items() if resource is None
         )
-
-    def _unasked(self, watch: Watch, wanted: Collection) -> dict[str, Resource | None]:
-        """Return what no cluster or listener asks for any more, though the client still does.
-
-        An empty answer would take it from under what is still in use and on its way out: what
-        the client was told last stays, or what it came with.
-        """
-        found: dict[str, Resource | None] = {}
-        if watch.came_with:
-            known = self._view.eds_names if watch.info is EDS else self._view.route_names
-            found = {
-                name: watch.sent.get(name) if watch.sent is not None else None
-                for name in watch.came_with - known
-                if name in wanted.by_name
-            }
-        if watch.info is EDS and watch.sent is not None and CDS.kind in self.watches:
-            for name in wanted.difference(watch.sent).changed - self._view.eds_names:
-                told = watch.sent.get(name)
-                if told is not None:
-                    found[name] = told
-        return found
-
-    def _held(self, watch: Watch, wanted: Collection) -> dict[str, Resource | None]:
-        """Return what keeps its predecessor for now.
-
-        A route or listener that newly names a cluster which is being added waits for the answer
-        to CDS. A route configuration that no listener asks for any more is not emptied under
-        connections that still use it; what is left in it is the answer for unknown hosts.
-        """
-        instead: dict[str, Resource | None] = {}
-        for name in wanted.difference(watch.sent).changed:
-            resource = wanted.by_name[name]
-            old = watch.sent.get(name) if watch.sent is not None else None
-            if (
-                watch.info is RDS
-                and old is not None
-                and name not in self._view.route_names
-                and resource.clusters < old.clusters
-            ):
-                instead[name] = old
-                continue
-            if not self._adding:
-                continue
-            ends = [
-                self._adding[cluster]
-                for cluster in resource.clusters
-                if cluster in self._adding and (old is None or cluster not in old.clusters)
-            ]
-            if ends:
-                instead[name] = old
-                watch.hold_until = max(watch.hold_until or 0.0, *ends)
-        return instead
-
-    def _follow_clusters(
-        self, watch: Watch, content: Content, *, before: Collection | None, fresh: bool, now: float
-    ) -> None:
-        """EDS follows its CDS unasked, and what names an added cluster waits (rule 9).
-
-        Envoy says nothing about CDS while a cluster warms, and a cluster that changed warms
-        until its endpoints come again, even unchanged ones. To a client that brings nothing
-        along nothing is being added: it serves nobody yet.
-        """
-        endpoints = self.watches.get(EDS.kind)
-        if fresh and endpoints is None:
-            return
-        if before is not None and watch.accepted is before and not watch.doubted:
-            # The usual case, worked out once for all streams that hold the same.
-            news = content.news(before)
-            asked = news.asked(endpoints.names) if endpoints is not None else frozenset()
-            if endpoints is not None and asked:
-                endpoints.force = endpoints.force | asked if endpoints.force else asked
-                endpoints.dirty = True
-                endpoints.push = watch.push
-            for name in news.added:
-                if not fresh and name not in watch.initial:
-                    self._adding[name] = now + ACKNOWLEDGE_LIMIT
-            return
-        for resource in content.resources:
-            known = before.get(resource.name) if before is not None else None
-            held = same(known, resource) and watch.has_accepted(resource)
-            if held and resource.name not in watch.doubted:
-                continue  # one that was only sent may have been rejected with its response
-            if endpoints is not None and resource.eds_name in endpoints.names.names:
-                endpoints.force |= {resource.eds_name}
-                endpoints.dirty = True
-                endpoints.push = watch.push
-            known = known or watch.predecessor(resource.name)
-            if known is not None or fresh or resource.name in self._unknown:
-                continue
-            if resource.name not in watch.initial:
-                self._adding[resource.name] = now + ACKNOWLEDGE_LIMIT
 
     # --- what an answer means -------------------------------------------------------------
 
@@ -415,9 +295,10 @@ class Session:
             watch.doubted.clear()
         watch.error = watch.refused = ""
         watch.retried = False
-        self._answered_clusters(watch, sent)
-        if watch.info is EDS and self._unknown:
-            self._took_endpoints(watch)
+        if watch.info is CDS:
+            self._adding.answered(watch, sent)
+        if watch.info is EDS and self.returning.unknown:
+            self._adding.took_endpoints(watch, self._view)
         bisection = watch.bisection
         rejections = self._shared.rejections
         if bisection and bisection.trial:
@@ -440,7 +321,8 @@ class Session:
         watch.error = failure.message or f"code {failure.code}"
         watch.refused = sent.version
         watch.time_acked = now
-        self._answered_clusters(watch, sent)
+        if watch.info is CDS:
+            self._adding.answered(watch, sent)
         news = [item for item in sent.content.resources if not watch.has_accepted(item)]
         named = news if len(news) == 1 else list(named_in(failure.message, news))
         suspects = overlay.changes(watch, named or news, self._shared.rejections)
@@ -482,31 +364,6 @@ class Session:
             predecessor=overlay.predecessor(watch, item, rejections),
         )
 
-    def _answered_clusters(self, watch: Watch, sent: Sent) -> None:
-        if watch.info is not CDS or not self._adding:
-            return
-        if sent.nonce == watch.nonce_sent:
-            self._adding.clear()
-        else:
-            for name in sent.content.names:
-                self._adding.pop(name, None)
-
-    def _took_endpoints(self, watch: Watch) -> None:
-        """New clusters that have their endpoints are ready.
-
-        While a stand-in warms nothing is heard of clusters; endpoints are sent after their
-        clusters, so their acknowledgement says as much.
-        """
-        if watch.accepted is None:
-            return
-        lacking = (
-            self._view.clusters.by_name[name].eds_name not in {"", *watch.accepted.by_name}
-            for name in self._adding
-            if name in self._view.clusters.by_name
-        )
-        if not any(lacking):
-            self._adding.clear()
-
     def _give_another_chance(self, watch: Watch) -> None:
         """After a first answer was rejected as a whole, a change is a reason to try it again.
 
@@ -517,15 +374,6 @@ class Session:
             return
         watch.bisection = None
         watch.retried = True
-
-    def _hold_what_it_brought(self, watch: Watch, wanted: Collection) -> None:
-        """The client said that it holds exactly this: nothing is sent, nothing is unanswered."""
-        if not watch.initial or wanted is not watch.based:
-            return
-        watch.initial = {}
-        watch.owed = False
-        watch.accepted = wanted
-        watch.version_sent = watch.version_acked = wanted.version
 
     # --- what differs between the protocols -----------------------------------------------
 

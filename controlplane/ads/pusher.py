@@ -143,9 +143,9 @@ class Pusher:
                 effect = session.on_request(request, now)
             case _:
                 raise AssertionError("a session gets the requests of its own protocol")
-        if session.left_over:
-            stream.keep(session.left_over, now)
-            session.left_over = ()
+        if session.returning.left_over:
+            stream.keep(session.returning.left_over, now)
+            session.returning.left_over = ()
         if session.recorded:
             self._look_for_acceptance(session)
         if session.freed:

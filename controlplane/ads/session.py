@@ -29,9 +29,6 @@ from controlplane.ads.watch import Sent, Watch
 from controlplane.ads.wire import Request
 
 MAX_NAMES: Final = 200_000  # in one request
-MORE_LIMIT: Final = 2.0
-"""Seconds in which a client that comes back has to say what else it holds, before it is told
-which clusters there are."""
 
 
 class SotwSession(Session):
@@ -94,9 +91,9 @@ class SotwSession(Session):
         if clusters is None or not clusters.wildcard or clusters.sent is not None:
             return
         if endpoints is not None:
-            self._keep_unknown(endpoints.came_with - self._view.eds_names)
+            self.returning.keep_unknown(endpoints.came_with - self._view.eds_names)
         elif info is CDS:
-            self._more_until = now + MORE_LIMIT
+            self.returning.expect_more(now)
 
     def _answer(self, watch: Watch, request: Request, now: float) -> None:
         if request.error is not None and watch.info.complete:

@@ -1,0 +1,184 @@
+"""Make before break, first half: clusters that a client is being sent, and what waits for them.
+
+Envoy says nothing about CDS while a cluster warms, so nobody may wait for its answer except
+routes and listeners that newly name an added cluster (rule 9 of the design). Owns which clusters
+are being added to one client, and until when that is waited for. The rule that is easy to break:
+each wait has an end, and a client that serves nobody yet waits for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from controlplane.ads.cache import Collection, Content, same
+from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, RDS, Names
+from controlplane.ads.views import ClassView
+from controlplane.ads.watch import Sent, Watch
+from controlplane.translate.resources import Resource
+
+
+class Adding:
+    """The clusters that one client was sent and has not answered yet, and until when each counts.
+
+    Times are the clock's seconds.
+    """
+
+    __slots__ = ("_until",)
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._until)
+
+    def deadlines(self) -> list[float]:
+        """Return when the clusters stop counting."""
+        return list(self._until.values())
+
+    def add(self, names: Iterable[str], now: float) -> None:
+        """Wait for these too, if that is not done already."""
+        for name in names:
+            self._until.setdefault(name, now + ACKNOWLEDGE_LIMIT)
+
+    def keep_shown(self, view: ClassView) -> None:
+        """Forget what the view does not show any more."""
+        if self._until:
+            shown = view.clusters.by_name
+            self._until = {name: end for name, end in self._until.items() if name in shown}
+
+    def give_up(self, now: float) -> None:
+        """Forget what was waited for long enough."""
+        if self._until:
+            self._until = {name: end for name, end in self._until.items() if end > now}
+
+    def answered(self, watch: Watch, sent: Sent) -> None:
+        """The client answered a response of clusters."""
+        if sent.nonce == watch.nonce_sent:
+            self._until.clear()
+        else:
+            for name in sent.content.names:
+                self._until.pop(name, None)
+
+    def took_endpoints(self, endpoints: Watch, view: ClassView) -> None:
+        """New clusters that have their endpoints are ready.
+
+        While a stand-in warms nothing is heard of clusters; endpoints are sent after their
+        clusters, so their acknowledgement says as much.
+        """
+        if endpoints.accepted is None:
+            return
+        shown = view.clusters.by_name
+        lacking = (
+            shown[name].eds_name not in {"", *endpoints.accepted.by_name}
+            for name in self._until
+            if name in shown
+        )
+        if not any(lacking):
+            self._until.clear()
+
+    def hold_back(
+        self, watch: Watch, wanted: Collection, view: ClassView
+    ) -> dict[str, Resource | None]:
+        """Return what keeps its predecessor for now, and set until when the watch waits.
+
+        A route or listener that newly names a cluster which is being added waits for the answer
+        to CDS. A route configuration that no listener asks for any more is not emptied under
+        connections that still use it; what is left in it is the answer for unknown hosts.
+        """
+        instead: dict[str, Resource | None] = {}
+        for name in wanted.difference(watch.sent).changed:
+            resource = wanted.by_name[name]
+            old = watch.sent.get(name) if watch.sent is not None else None
+            if (
+                watch.info is RDS
+                and old is not None
+                and name not in view.route_names
+                and resource.clusters < old.clusters
+            ):
+                instead[name] = old
+                continue
+            if not self._until:
+                continue
+            ends = [
+                self._until[cluster]
+                for cluster in resource.clusters
+                if cluster in self._until and (old is None or cluster not in old.clusters)
+            ]
+            if ends:
+                instead[name] = old
+                watch.hold_until = max(watch.hold_until or 0.0, *ends)
+        return instead
+
+    def follow(
+        self,
+        watch: Watch,
+        content: Content,
+        endpoints: Watch | None,
+        *,
+        before: Collection | None,
+        fresh: bool,
+        unknown: Names,
+        now: float,
+    ) -> None:
+        """Take note of clusters that go out; their endpoints follow them unasked.
+
+        A cluster that changed warms until its endpoints come again, even unchanged ones. To a
+        client that brings nothing along (`fresh`) nothing is being added: it serves nobody yet.
+        `before` is what it held, `unknown` what it alone knows.
+        """
+        if watch.info is not CDS:
+            raise AssertionError("only clusters have endpoints")
+        if fresh and endpoints is None:
+            return
+        if before is not None and watch.accepted is before and not watch.doubted:
+            # The usual case, worked out once for all streams that hold the same.
+            news = content.news(before)
+            if endpoints is not None:
+                _force(endpoints, news.asked(endpoints.names), push=watch.push)
+            added = [name for name in news.added if not fresh and name not in watch.initial]
+            self._until.update(dict.fromkeys(added, now + ACKNOWLEDGE_LIMIT))
+            return
+        for resource in content.resources:
+            known = before.get(resource.name) if before is not None else None
+            held = same(known, resource) and watch.has_accepted(resource)
+            if held and resource.name not in watch.doubted:
+                continue  # one that was only sent may have been rejected with its response
+            if endpoints is not None and resource.eds_name in endpoints.names.names:
+                _force(endpoints, frozenset({resource.eds_name}), push=watch.push)
+            known = known or watch.predecessor(resource.name)
+            if known is not None or fresh or resource.name in unknown:
+                continue
+            if resource.name not in watch.initial:
+                self._until[resource.name] = now + ACKNOWLEDGE_LIMIT
+
+
+def overdue(clusters: Watch, endpoints: Watch | None, *, unknown: Names, now: float) -> list[str]:
+    """Return the clusters whose answer has just become late, those without endpoints if any.
+
+    Each response is looked at once. `unknown` are stand-ins, which warm on purpose.
+    """
+    late = [
+        sent
+        for sent in clusters.unanswered
+        if not sent.overdue and sent.time + ACKNOWLEDGE_LIMIT <= now
+    ]
+    if not late:
+        return []
+    for sent in late:
+        sent.overdue = True
+    changed = {
+        item.name: item.eds_name
+        for sent in late
+        for item in sent.content.resources
+        if not clusters.has_accepted(item) and item.name not in unknown
+    }
+    lacking = endpoints.unconfirmed() if endpoints is not None else frozenset()
+    return [name for name, eds_name in changed.items() if eds_name in lacking] or list(changed)
+
+
+def _force(endpoints: Watch, names: Names, *, push: int) -> None:
+    """Send these endpoints, changed or not."""
+    if names:
+        endpoints.force = endpoints.force | names if endpoints.force else names
+        endpoints.dirty = True
+        endpoints.push = push

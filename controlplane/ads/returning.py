@@ -1,0 +1,94 @@
+"""Clients that come back: what they hold, as far as they say, and what is not taken from them.
+
+After a restart, of itself or of the control plane, an Envoy goes on serving with what it has and
+says so type by type. Owns what one client is known to have brought along. The rule that is easy
+to break: what it holds and nobody knows is in use until its listeners and routes have moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from controlplane.ads.cache import Collection
+from controlplane.ads.stand_in import stand_in
+from controlplane.ads.types import CDS, EDS, LDS, Names
+from controlplane.ads.views import ClassView
+from controlplane.ads.watch import Watch
+from controlplane.translate.resources import Resource, ResourceType
+
+Watches = Mapping[ResourceType, Watch]
+
+MORE_LIMIT: Final = 2.0
+"""Seconds in which a client that comes back has to say what else it holds, before it is told
+which clusters there are."""
+
+
+class Returning:
+    """What one client brought along."""
+
+    __slots__ = ("_more_until", "left_over", "serving", "unknown")
+
+    def __init__(self) -> None:
+        self.unknown: Names = frozenset()  # clusters that the client came with and nobody knows
+        self.left_over: tuple[Resource, ...] = ()  # stand-ins for them, until somebody looks
+        self.serving = False  # whether the client came with listeners or routes
+        self._more_until = 0.0  # when it shall have said what it holds
+
+    def keep_unknown(self, names: Iterable[str]) -> dict[str, str]:
+        """Keep clusters that only the client knows; return the versions of their stand-ins."""
+        self.left_over = tuple(stand_in(name) for name in sorted(names))
+        self.unknown = frozenset(item.name for item in self.left_over)
+        return {item.name: item.version for item in self.left_over}
+
+    def expect_more(self, now: float) -> None:
+        """Wait a moment for what else the client holds."""
+        self._more_until = now + MORE_LIMIT
+
+    def expects_more(self, watches: Watches, now: float) -> bool:
+        """Whether that is still waited for."""
+        return now < self._more_until and not _has_said_more(watches)
+
+    def deadlines(self, watches: Watches) -> list[float]:
+        """Return when it is waited for no longer."""
+        if self._more_until and not _has_said_more(watches):
+            return [self._more_until]
+        return []
+
+
+def _has_said_more(watches: Watches) -> bool:
+    return EDS.kind in watches or LDS.kind in watches
+
+
+def unasked(
+    watch: Watch, wanted: Collection, view: ClassView, watches: Watches
+) -> dict[str, Resource | None]:
+    """Return what no cluster or listener asks for any more, though the client still does.
+
+    An empty answer would take it from under what is still in use and on its way out: what the
+    client was told last stays, or what it came with.
+    """
+    found: dict[str, Resource | None] = {}
+    if watch.came_with:
+        known = view.eds_names if watch.info is EDS else view.route_names
+        found = {
+            name: watch.sent.get(name) if watch.sent is not None else None
+            for name in watch.came_with - known
+            if name in wanted.by_name
+        }
+    if watch.info is EDS and watch.sent is not None and CDS.kind in watches:
+        for name in wanted.difference(watch.sent).changed - view.eds_names:
+            told = watch.sent.get(name)
+            if told is not None:
+                found[name] = told
+    return found
+
+
+def hold_what_it_brought(watch: Watch, wanted: Collection) -> None:
+    """The client said that it holds exactly this: nothing is sent, nothing is unanswered."""
+    if not watch.initial or wanted is not watch.based:
+        return
+    watch.initial = {}
+    watch.owed = False
+    watch.accepted = wanted
+    watch.version_sent = watch.version_acked = wanted.version
