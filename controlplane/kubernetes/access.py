@@ -92,8 +92,9 @@ def _kubeconfig(named: Path | None, environ: Mapping[str, str]) -> str:
         raise UsageError(f"KUBECONFIG: there is no file {listed}")
     if found:
         return os.pathsep.join(found)
-    usual = Path(environ.get("HOME", "~")).expanduser() / ".kube" / "config"
-    return str(usual) if usual.is_file() else ""
+    home = environ.get("HOME", "")  # a user without a name may have none
+    usual = Path(home) / ".kube" / "config"
+    return str(usual) if home and usual.is_file() else ""
 
 
 class PodAccess:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from controlplane.errors import UsageError
-from controlplane.kubernetes.access import PodAccess, find_access, is_loopback
+from controlplane.kubernetes.access import NoClusterError, PodAccess, find_access, is_loopback
 from controlplane.kubernetes.errors import UnavailableError
 from tests.kubernetes.certificates import Certificates
 
@@ -72,6 +72,18 @@ async def test_a_broken_kubeconfig_is_a_usage_error(
     with pytest.raises(UsageError, match=says) as caught:
         await find_access(file, environ={})
     assert str(file) in str(caught.value)
+
+
+async def test_a_user_without_a_home_has_no_kubeconfig(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose user has no name."""
+    (tmp_path / ".kube").mkdir()
+    write(tmp_path / ".kube" / "config")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(NoClusterError, match="no cluster is known"):
+        await find_access(environ={})
 
 
 async def test_what_is_missing_is_named(tmp_path: Path) -> None:
