@@ -253,7 +253,8 @@ class Leadership:
                 await self._give(release)
             _log.info("leader.released", lease=self.name)
         except (KubernetesError, TimeoutError) as error:
-            _log.warning("leader.not_released", lease=self.name, reason=str(error))
+            reason = str(error) or f"no answer within {RELEASE_LIMIT:g} s"
+            _log.warning("leader.not_released", lease=self.name, reason=reason)
 
     async def _give(self, release: Put) -> None:
         try:

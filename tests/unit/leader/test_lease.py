@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from controlplane.kubernetes.client import Client
+from controlplane.leader import lease
 from controlplane.leader.election import Timing
 from controlplane.leader.lease import Leadership, LeaseStore, make_identity
 from controlplane.leader.metrics import LeaderMetrics
@@ -123,6 +124,24 @@ async def test_the_work_ends_when_the_api_server_answers_no_more() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert api.holder == ""
+
+
+async def test_a_lease_that_cannot_be_given_away_holds_nobody_up_and_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lease, "RELEASE_LIMIT", 0.1)
+    api, worker = Api(), Worker()
+    async with serving(api.answer) as url, Client(PlainAccess(url)) as client:
+        task = asyncio.create_task(leadership(client, "one").run(worker))
+        await until(lambda: worker.running)
+        api.broken = api.hang
+        with capture_logs() as logs:
+            task.cancel()
+            await asyncio.wait([task], timeout=PATIENCE)
+        api.release.set()
+    assert task.cancelled()
+    (told,) = (entry for entry in logs if entry["event"] == "leader.not_released")
+    assert told["reason"] == "no answer within 0.1 s"
 
 
 async def test_a_replica_that_ends_gives_the_lease_away_after_its_work() -> None:
