@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from controlplane.model.base import Labels, Model
 from controlplane.model.matching import JsonObject, Port
 from controlplane.model.meta import Object
 
-GatewayProtocol = Literal[
-    "HTTP", "HTTPS", "GRPC", "GRPC-WEB", "GRPC-Web", "HTTP2", "HTTP_PROXY", "MONGO", "TCP", "TLS",
-    "MYSQL", "REDIS", "UDP", "HBONE", "DOUBLE-HBONE",
-    "http", "https", "grpc", "grpc-web", "http2", "mongo", "tcp", "tls", "mysql", "redis", "udp",
-]  # fmt: skip
+GATEWAY_PROTOCOLS: Final = (
+    "HTTP", "HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "HTTP_PROXY", "MONGO", "TCP", "TLS", "MYSQL",
+    "REDIS", "UDP", "HBONE", "DOUBLE-HBONE",
+)  # fmt: skip
+"""Words for the protocol of a port; their case does not matter, as in Istio."""
 TlsVersion = Literal["TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3"]
 
 
@@ -20,7 +20,7 @@ class GatewayPort(Model):
     """The port of a server; `number` is a port of the gateway's Service."""
 
     number: Port
-    protocol: GatewayProtocol
+    protocol: str  # one of GATEWAY_PROTOCOLS
     name: str = ""
     target_port: int | None = None
 

@@ -29,8 +29,9 @@ NOT_SUPPORTED: Final = "NotSupported"
 class Unsupported(NamedTuple):
     """One row: a path where `[]` stands for every entry of a list.
 
-    With `values`, only these values have no effect; with `keys`, only the keys of a map that
-    begin so. `because` says what follows where that is more than the field having no effect.
+    With `values`, only these values (in any case) have no effect; with `keys`, only the keys of a
+    map that begin so. `because` says what follows where that is more than the field having no
+    effect.
     """
 
     path: str
@@ -84,8 +85,7 @@ TABLE: Final[Mapping[type[Model], tuple[Unsupported, ...]]] = {
         Unsupported(
             "spec.servers[].port.protocol",
             values=frozenset(
-                "HTTPS HTTP_PROXY MONGO TCP TLS MYSQL REDIS UDP HBONE DOUBLE-HBONE https mongo tcp "
-                "tls mysql redis udp".split()
+                "HTTPS HTTP_PROXY MONGO TCP TLS MYSQL REDIS UDP HBONE DOUBLE-HBONE".split()
             ),
         ),
         Unsupported("spec.servers[].defaultEndpoint"),
@@ -129,7 +129,7 @@ def _judge(row: Unsupported, path: Path, value: Any) -> Iterator[Finding]:
                 yield _finding((*path, key), row.because)
     elif not row.values:
         yield _finding(path, row.because)
-    elif value in row.values:
+    elif value.upper() in row.values:
         yield _finding(path, f"{value} {row.because}")
 
 

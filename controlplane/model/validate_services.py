@@ -10,7 +10,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from controlplane.model.core import Endpoints, EndpointSlice, Pod, ServiceSpec
-from controlplane.model.gateway import GatewaySpec, Server, ServerTLSSettings
+from controlplane.model.gateway import (
+    GATEWAY_PROTOCOLS,
+    GatewaySpec,
+    Server,
+    ServerTLSSettings,
+)
 from controlplane.model.schema import Finding, Path
 from controlplane.model.service_entry import ServiceEntrySpec, WorkloadEntrySpec
 from controlplane.model.values import (
@@ -59,6 +64,11 @@ def _server(path: Path, server: Server) -> Iterator[Finding]:
     if server.bind and not (is_ip(server.bind) or server.bind.startswith((_UNIX, "/", "@"))):
         yield error((*path, "bind"), f"{server.bind!r} is neither an address nor a unix path")
     protocol = server.port.protocol.upper()
+    if protocol not in GATEWAY_PROTOCOLS:
+        yield error(
+            (*path, "port", "protocol"),
+            f"{server.port.protocol!r} is not one of {', '.join(GATEWAY_PROTOCOLS)}",
+        )
     tls = server.tls
     if tls is None:
         if protocol in _SECURE:

@@ -72,6 +72,7 @@ GOOD: list[tuple[str, Any]] = [
     ("DestinationRule", policy(tls={"mode": "ISTIO_MUTUAL"})),
     ("DestinationRule", policy(connectionPool={"tcp": {"maxConnections": 0}})),
     ("Gateway", server()),
+    ("Gateway", server(port={"number": 80, "protocol": "Http", "name": "x"})),
     ("Gateway", server(hosts=["ns/*.a.com", "./a.com", "*/*"], tls={"httpsRedirect": True})),
     ("ServiceEntry", entry()),
     ("ServiceEntry", entry(hosts=["*.a.com"], resolution="NONE", addresses=["10.0.0.0/8"])),

@@ -33,7 +33,7 @@ def server(
     bind: str = "",
 ) -> Server:
     return Server(
-        port=GatewayPort(number=port, protocol=protocol, name=name),  # type: ignore[arg-type]
+        port=GatewayPort(number=port, protocol=protocol, name=name),
         hosts=hosts,
         tls=tls,
         bind=bind,
