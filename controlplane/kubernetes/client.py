@@ -7,6 +7,7 @@ connection through a network that swallows packets stays open for ever.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -35,6 +36,8 @@ REQUEST_TIMEOUT: Final = 60.0  # seconds for a whole request that is no watch
 IDLE_TIMEOUT: Final = 90.0
 """Seconds of silence after which a watch ends. A live one may be as silent: an API server sends
 no bookmarks of a kind that has not changed since it started."""
+# Nobody tells when a TLS connection has said goodbye; aiohttp's documentation advises this pause.
+_FAREWELL: Final = 0.25
 _NO_QUERY: Final[Mapping[str, str]] = {}
 _CHUNK: Final = 4 * 1024 * 1024  # bytes that are read ahead, so that a batch is a batch
 
@@ -77,6 +80,8 @@ class Client:
         if self._session is not None:
             await self._session.close()
             self._session = None
+            if self._access.tls is not None:
+                await asyncio.sleep(_FAREWELL)
 
     async def request(
         self,

@@ -118,7 +118,7 @@ def test_the_demo_in_namespaces_serves_the_page_and_leaves_nothing(number: signa
         namespace = read_until(process, r"ip netns exec (\S+) curl")[1]
         read_until(process, r"^in sync: .*productpage-v1\.default")
         status = pylot("proxy-status", "--control-plane", plane)
-        assert status.count("SYNCED") == 4 * 7
+        assert status.count("SYNCED") == 4 * 7 + 6  # and the name tables of the sidecars
         shown = pylot("proxy-config", "listener", "productpage-v1", "--control-plane", plane)
         assert "15006" in shown
         asked = subprocess.run(
