@@ -25,6 +25,7 @@ from controlplane.model.discovery import Discovery, Passed
 from controlplane.model.endpoints import (
     NOTHING,
     Found,
+    at_endpoints,
     by_address,
     kubernetes_endpoints,
     service_entry_endpoints,
@@ -33,8 +34,9 @@ from controlplane.model.grouping import Groups
 from controlplane.model.mesh import MeshConfig
 from controlplane.model.meta import Object, ObjectRef, Provenance, by_age
 from controlplane.model.names import Host
+from controlplane.model.port_endpoints import known_endpoints, workloads
 from controlplane.model.service_entry import ServiceEntry
-from controlplane.model.services import NO_ENDPOINTS, Endpoint, Service, ServiceEndpoints
+from controlplane.model.services import NO_ENDPOINTS, Service, ServiceEndpoints
 from controlplane.model.snapshot import EMPTY, ServiceTarget, Snapshot
 from controlplane.model.table import Table
 from controlplane.model.virtual_services import VirtualServices
@@ -248,8 +250,8 @@ class Assembler:
             for unit, group in self._made.items()
             for made in group
             for endpoints in made.found.endpoints.by_port.values()
-            for endpoint in endpoints
-            if endpoint.workload.node in nodes
+            for workload in workloads(endpoints)
+            if workload.node in nodes
         }
 
     def _make(self, item: Object, old: tuple[_Made, ...]) -> tuple[_Made, ...]:
@@ -291,13 +293,14 @@ class Assembler:
         last = self._last.endpoints.get(host)
         if last is None:
             return found
-        if last == found.endpoints:
-            return found._replace(endpoints=last)
-        by_port = FrozenDict(
-            (name, _known_tuple(made, last.by_port.get(name)))
-            for name, made in found.endpoints.by_port.items()
-        )
-        return found._replace(endpoints=ServiceEndpoints(by_port=by_port))
+        endpoints = last
+        if last != found.endpoints:
+            by_port = FrozenDict(
+                (name, known_endpoints(made, last.by_port.get(name)))
+                for name, made in found.endpoints.by_port.items()
+            )
+            endpoints = ServiceEndpoints(by_port=by_port)
+        return found._replace(endpoints=endpoints, targets=at_endpoints(found.targets, endpoints))
 
     def _note_pods(self, unit: ObjectRef, group: tuple[_Made, ...]) -> None:
         users = self._groups.users_of_pod
@@ -396,17 +399,6 @@ def _aged(current: Mapping[ObjectRef, ObjectT], last: tuple[ObjectT, ...]) -> tu
 
 def _service_age(service: Service) -> tuple[str, Host]:
     return (service.creation_timestamp, service.host)
-
-
-def _known_tuple(
-    made: tuple[Endpoint, ...], last: tuple[Endpoint, ...] | None
-) -> tuple[Endpoint, ...]:
-    if last is None:
-        return made
-    if made == last:
-        return last
-    known = dict(zip(last, last, strict=True))
-    return tuple(map(known.get, made, made))
 
 
 def _placed(entry: Diagnostic, provenance: Mapping[ObjectRef, Provenance]) -> Diagnostic:

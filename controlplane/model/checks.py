@@ -24,6 +24,7 @@ from controlplane.model.names import (
     is_wildcard,
     resolve_host,
 )
+from controlplane.model.port_endpoints import workloads
 from controlplane.model.schema import Path, format_path
 from controlplane.model.services import Protocol, Resolution, Service, ServiceEndpoints
 from controlplane.model.snapshot import Snapshot, selects
@@ -282,7 +283,7 @@ def _subsets_without_pods(
     rule: DestinationRule, endpoints: ServiceEndpoints
 ) -> Iterator[Diagnostic]:
     labels: list[Mapping[str, str]] = [
-        endpoint.workload.labels for group in endpoints.by_port.values() for endpoint in group
+        workload.labels for group in endpoints.by_port.values() for workload in workloads(group)
     ]
     if not any(labels):
         return  # nothing is known of the workloads, so nothing can be missing

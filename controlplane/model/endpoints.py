@@ -7,7 +7,7 @@ down is no endpoint any more but still has its inbound listeners (`Found.targets
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import is_
 from typing import Final, NamedTuple
 
@@ -22,6 +22,7 @@ from controlplane.model.core import (
     TargetRef,
 )
 from controlplane.model.meta import ObjectRef
+from controlplane.model.port_endpoints import PortEndpoints
 from controlplane.model.service_entry import ServiceEntry, WorkloadEntry, WorkloadEntrySpec
 from controlplane.model.services import (
     NO_ENDPOINTS,
@@ -109,6 +110,18 @@ _NO_PARTS: Final[Mapping[str, Part]] = FrozenDict()
 def by_address(found: Iterable[Targets]) -> dict[str, tuple[ServiceTarget, ...]]:
     """Return the targets of each address."""
     return {address: group.targets for group in found for address in group.addresses}
+
+
+def at_endpoints(found: tuple[Targets, ...], endpoints: ServiceEndpoints) -> tuple[Targets, ...]:
+    """Return targets with the addresses of endpoints, which mostly are the same, kept once."""
+    same = {
+        group.addresses: group.addresses
+        for group in endpoints.by_port.values()
+        if isinstance(group, PortEndpoints)
+    }
+    return tuple(
+        group._replace(addresses=same.get(group.addresses, group.addresses)) for group in found
+    )
 
 
 class _Collector:
@@ -231,17 +244,19 @@ class _Collector:
 
     def result(self, parts: Mapping[str, Part] | None = None) -> Found:
         """Return everything in its fixed order."""
-        by_port = FrozenDict(
-            (name, tuple(known[key] for key in sorted(known)))
+        by_port: FrozenDict[str, Sequence[Endpoint]] = FrozenDict(
+            (name, PortEndpoints.of([known[key] for key in sorted(known)]))
             for name, known in self.found.items()
             if known
         )
         groups: dict[tuple[ServiceTarget, ...], list[str]] = {}
         for address, targets in self.targets.items():
             groups.setdefault(targets, []).append(address)
+        endpoints = ServiceEndpoints(by_port=by_port) if by_port else NO_ENDPOINTS
+        made = tuple(Targets(targets, tuple(sorted(found))) for targets, found in groups.items())
         return Found(
-            ServiceEndpoints(by_port=by_port) if by_port else NO_ENDPOINTS,
-            tuple(Targets(targets, tuple(found)) for targets, found in groups.items()),
+            endpoints,
+            at_endpoints(made, endpoints),
             frozenset(self.pods) if self.pods else _NO_PODS,
             parts or _NO_PARTS,
         )

@@ -7,6 +7,7 @@ a change of one leaves the other's identity (and everything cached by it) alone.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Final
 
 from controlplane.model.base import NO_LABELS, FrozenDict, Labels, Model
@@ -194,7 +195,7 @@ class Endpoint(Model, cache_hash=False):
 class ServiceEndpoints(Model):
     """All endpoints of one service, by port name, each in a fixed order (address, port)."""
 
-    by_port: FrozenDict[str, tuple[Endpoint, ...]] = FrozenDict()
+    by_port: FrozenDict[str, Sequence[Endpoint]] = FrozenDict()  # kept as `PortEndpoints`
 
 
 NO_ENDPOINTS: Final = ServiceEndpoints()

@@ -28,6 +28,7 @@ from controlplane.model.names import (
     config_path,
     outbound_cluster,
 )
+from controlplane.model.port_endpoints import workloads
 from controlplane.model.services import (
     NO_ENDPOINTS,
     Protocol,
@@ -255,7 +256,7 @@ class _Maker:
         if service.resolution is Resolution.PASSTHROUGH or is_passthrough(policy):
             # There is no endpoint to match a socket by: all must take mTLS, or none is asked to.
             found = self._snapshot.endpoints_of(service.host).by_port.get(port.name, ())
-            if not found or any(item.workload.tls_mode != "istio" for item in found):
+            if not found or any(item.tls_mode != "istio" for item in workloads(found)):
                 return MutualTls.NEVER
         return MutualTls.AUTO
 
@@ -263,10 +264,10 @@ class _Maker:
         mesh, service = self._snapshot.mesh, self._service
         domains = (mesh.trust_domain, *mesh.trust_domain_aliases)
         accounts = {
-            (endpoint.workload.namespace, endpoint.workload.service_account)
+            (workload.namespace, workload.service_account)
             for found in self._snapshot.endpoints_of(service.host).by_port.values()
-            for endpoint in found
-            if endpoint.workload.service_account
+            for workload in workloads(found)
+            if workload.service_account
         }
         return tuple(
             sorted(

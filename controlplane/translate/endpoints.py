@@ -185,8 +185,7 @@ def choose(
 ) -> tuple[Endpoint, ...]:
     """Return the endpoints of a service port that a cluster has, in their own order."""
     found = endpoints.by_port.get(port_name, ())
-    chosen = [endpoint for endpoint in found if _belongs(endpoint, wanted)]
-    return found if len(chosen) == len(found) else tuple(chosen)
+    return tuple([endpoint for endpoint in found if _belongs(endpoint, wanted)])
 
 
 def _belongs(endpoint: Endpoint, wanted: EndpointFilter) -> bool:

@@ -114,7 +114,7 @@ def pod(
 
 
 def endpoints(snapshot: Snapshot, host: str = REVIEWS, port: str = "http") -> tuple[Endpoint, ...]:
-    return snapshot.endpoints_of(Host(host)).by_port.get(port, ())
+    return tuple(snapshot.endpoints_of(Host(host)).by_port.get(port, ()))
 
 
 def addresses(snapshot: Snapshot, host: str = REVIEWS) -> list[str]:

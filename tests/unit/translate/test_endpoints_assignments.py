@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,7 +56,9 @@ def snapshot(*endpoints: Endpoint, export_to: tuple[str, ...] = ()) -> Snapshot:
         export_to=export_to,
         ref=ObjectRef("Service", "default", "reviews"),
     )
-    by_port = FrozenDict({"http": endpoints, "other": (endpoint("10.9.9.9"),)})
+    by_port: FrozenDict[str, Sequence[Endpoint]] = FrozenDict(
+        {"http": endpoints, "other": (endpoint("10.9.9.9"),)}
+    )
     return Snapshot(
         services=(service,),
         service_by_host=FrozenDict({HOST: service}),
