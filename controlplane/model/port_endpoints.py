@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
-from typing import Final, NamedTuple, Self, TypeVar, overload
+from typing import Final, Self, TypeVar, overload
 
 from controlplane.model.base import one
 from controlplane.model.meta import ObjectRef
@@ -19,10 +19,8 @@ from controlplane.model.services import Endpoint, Health, Workload
 Value = TypeVar("Value")
 
 
-class _Kind(NamedTuple):
-    port: int
-    health: Health
-    weight: int
+_Kind = tuple[int, Health, int]
+"""Port, health and weight."""
 
 
 class PortEndpoints(Sequence[Endpoint]):
@@ -49,7 +47,7 @@ class PortEndpoints(Sequence[Endpoint]):
         found = tuple(endpoints)
         return cls(
             tuple([item.address for item in found]),
-            one(_column([_Kind(item.port, item.health, item.weight) for item in found])),
+            one(_column([(item.port, item.health, item.weight) for item in found])),
             _column([item.workload for item in found]),
             _column([item.source for item in found]),
         )
@@ -58,15 +56,15 @@ class PortEndpoints(Sequence[Endpoint]):
         return len(self.addresses)
 
     def __iter__(self) -> Iterator[Endpoint]:
-        for address, kind, workload, source in zip(
+        for address, (port, health, weight), workload, source in zip(
             self.addresses, _spread(self._kinds), _spread(self.workloads), _spread(self._sources),
             strict=False,
         ):  # fmt: skip
             yield Endpoint(
                 address=address,
-                port=kind.port,
-                health=kind.health,
-                weight=kind.weight,
+                port=port,
+                health=health,
+                weight=weight,
                 workload=workload,
                 source=source,
             )
@@ -122,7 +120,7 @@ def workloads(endpoints: Sequence[Endpoint]) -> Iterable[Workload]:
 
 def _column(values: list[Value]) -> tuple[Value, ...]:
     """Return the values, or the only one."""
-    if values and values.count(values[0]) == len(values):
+    if values and values[0] == values[-1] and values.count(values[0]) == len(values):
         return (values[0],)
     return tuple(values)
 
