@@ -17,7 +17,13 @@ from controlplane.ads.bisection import Bisection
 from controlplane.ads.cache import Assembled, Collection, Content, NameSets
 from controlplane.ads.rejections import Rejection, Rejections, named_in
 from controlplane.ads.reporter import Reporter
-from controlplane.ads.returning import Returning, hold_what_it_brought, unasked
+from controlplane.ads.returning import (
+    Returning,
+    give_another_chance,
+    hold_what_it_brought,
+    leave_out_what_it_lacks,
+    unasked,
+)
 from controlplane.ads.types import (
     ACKNOWLEDGE_LIMIT,
     CDS,
@@ -76,7 +82,7 @@ class Session:
             if view.collection(kind, watch.selected) is not watch.based:
                 watch.dirty = True
                 watch.push = view.push
-                self._give_another_chance(watch)
+                give_another_chance(watch)
             changed = changed or watch.dirty
         return changed
 
@@ -294,7 +300,7 @@ class Session:
         if not watch.unanswered:
             watch.doubted.clear()
         watch.error = watch.refused = ""
-        watch.retried = False
+        watch.retried = watch.gave_up = False
         if watch.info is CDS:
             self._adding.answered(watch, sent)
         if watch.info is EDS and self.returning.unknown:
@@ -335,10 +341,12 @@ class Session:
                 watch.bisection.exonerate(item.version for item in culprits)
                 if watch.bisection.trial:
                     watch.bisection.failed((), now)
+        elif suspects and watch.accepted is None and self._omission_deletes(watch):
+            leave_out_what_it_lacks(watch, suspects, self.watches, now)
         elif suspects and watch.bisection is not None:
             found = watch.bisection.failed(suspects, now)
             culprits = [found] if found is not None else []
-        elif suspects and (watch.accepted is not None or not self._omission_deletes(watch)):
+        elif suspects:
             watch.bisection = Bisection(suspects, now)
         rejections = [self._record(watch, item, failure) for item in culprits]
         self.recorded += rejections
@@ -363,17 +371,6 @@ class Session:
             message=failure.message,
             predecessor=overlay.predecessor(watch, item, rejections),
         )
-
-    def _give_another_chance(self, watch: Watch) -> None:
-        """After a first answer was rejected as a whole, a change is a reason to try it again.
-
-        Once only: from then on the suspects are kept back whatever changes.
-        """
-        bisection = watch.bisection
-        if bisection is None or bisection.trial or watch.accepted is not None or watch.retried:
-            return
-        watch.bisection = None
-        watch.retried = True
 
     # --- what differs between the protocols -----------------------------------------------
 

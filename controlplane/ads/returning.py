@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from controlplane.ads.bisection import Bisection
 from controlplane.ads.cache import Collection
 from controlplane.ads.stand_in import stand_in
-from controlplane.ads.types import CDS, EDS, LDS, Names
+from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, EDS, LDS, Names
 from controlplane.ads.views import ClassView
+from controlplane.ads.virtual_hosts import Item
 from controlplane.ads.watch import Watch
 from controlplane.translate.resources import Resource, ResourceType
 
@@ -84,6 +86,30 @@ def unasked(
     return found
 
 
+def leave_out_what_it_lacks(
+    watch: Watch, suspects: Iterable[Item], watches: Watches, now: float
+) -> None:
+    """Suspect only what a client that rejected its first answer cannot have.
+
+    Leaving out anything else could delete an older one that it uses. It would ask for the
+    endpoints of a cluster that it has; of what has no endpoints nothing is known. When it accepts
+    what is left, it is known what it holds, and the suspects are tried. When not, the culprit is
+    something that it has an older one of, and it keeps that until the configuration changes.
+    """
+    endpoints = watches.get(EDS.kind)
+    lacked: list[Item] = []
+    if endpoints is not None:
+        asked = {"", *endpoints.names.names}
+        lacked = [
+            item for item in suspects if isinstance(item, Resource) and item.eds_name not in asked
+        ]
+    if watch.bisection is None and lacked and not watch.gave_up:
+        watch.bisection = Bisection(lacked, now + ACKNOWLEDGE_LIMIT)
+    else:
+        watch.bisection = None
+        watch.gave_up = True
+
+
 def hold_what_it_brought(watch: Watch, wanted: Collection) -> None:
     """The client said that it holds exactly this: nothing is sent, nothing is unanswered."""
     if not watch.initial or wanted is not watch.based:
@@ -92,3 +118,16 @@ def hold_what_it_brought(watch: Watch, wanted: Collection) -> None:
     watch.owed = False
     watch.accepted = wanted
     watch.version_sent = watch.version_acked = wanted.version
+
+
+def give_another_chance(watch: Watch) -> None:
+    """After a first answer was rejected as a whole, a change is a reason to try it again.
+
+    Once only: from then on the suspects are kept back whatever changes.
+    """
+    watch.gave_up = False
+    bisection = watch.bisection
+    if bisection is None or bisection.trial or watch.accepted is not None or watch.retried:
+        return
+    watch.bisection = None
+    watch.retried = True

@@ -65,7 +65,7 @@ class Watch:
 
     __slots__ = (
         "accepted", "based", "bisection", "brought", "came_with", "dirty", "doubted", "error",
-        "force", "hold_until", "info", "initial", "last_sequence", "named", "names",
+        "force", "gave_up", "hold_until", "info", "initial", "last_sequence", "named", "names",
         "nonce_acked", "nonce_sent", "owed", "push", "refused", "repeated", "retried", "sent",
         "time_acked", "time_sent", "unanswered", "version_acked", "version_sent", "wildcard",
         "withholds",
@@ -88,6 +88,7 @@ class Watch:
         # Names of which the client came with a content that is not known.
         self.came_with: Names = frozenset()
         self.bisection: Bisection | None = None
+        self.gave_up = False  # whether no culprit can be looked for until something changes
         self.retried = False  # whether everything was sent once more after a rejection
         # Resources of which the client may hold another than was accepted: a rejected response
         # can be half applied, and one that a later one overtook is never answered.

@@ -5,9 +5,9 @@ The same model Envoys and checks as the state machine's, which finds such orders
 
 from __future__ import annotations
 
-from controlplane.ads.types import CDS, EDS
-from tests.feature.world import cluster_name
-from tests.property.test_session_machine import Engine
+from controlplane.ads.types import CDS, EDS, LDS
+from tests.feature.world import CONFIG, cluster_name
+from tests.property.test_session_machine import NODES, Engine
 
 
 def engine_at_rest() -> Engine:
@@ -127,3 +127,46 @@ def test_what_a_returning_client_rejected_and_nobody_wants_is_taken_from_it() ->
     engine.everything_changes(value={}, paths={"r1": (), "r2": ()}, shown={}, addresses=[])
     engine.teardown()
     assert not engine.envoys[0].held[CDS.url]
+
+
+def test_a_returning_client_gets_everything_but_the_new_cluster_that_it_rejects() -> None:
+    """It names no culprit, and what it holds is not known: only what it lacks is suspected."""
+    engine = Engine()
+    engine.begin(names=False, may_break=True)
+    engine.everybody_catches_up()
+    engine.a_stream_opens_or_breaks(node=0)
+    engine._publish(
+        CONFIG,
+        clusters={"a": 1, "b": 2, "c": 1, "d": 1},
+        endpoints=dict.fromkeys("abcd", ("10.0.0.1",)),
+        broken=frozenset({"c"}),
+    )
+    envoy = engine.envoys[0]
+    held: list[set[str]] = []
+    envoy.connect()
+    engine._settle(lambda: held.append(set(envoy.held[CDS.url])))
+    assert all({cluster_name("a"), cluster_name("b")} <= names for names in held)
+    assert envoy.held[CDS.url].keys() == {cluster_name(host) for host in "abd"}
+    assert envoy.stream is not None
+    assert [item.code for item in engine.pusher.findings()] == ["RejectedByEnvoy"]
+    engine.teardown()
+
+
+def test_a_returning_client_keeps_that_of_which_it_rejects_a_newer_one() -> None:
+    """Leaving it out would delete the older one, which serves; nothing is sent again and again."""
+    engine = Engine()
+    engine.begin(names=False, may_break=True)
+    engine.everybody_catches_up()
+    for node in range(NODES):  # else the others would reject it too, and it would be spared
+        engine.a_stream_opens_or_breaks(node=node)
+    engine._publish(
+        CONFIG, clusters={"a": 2, "b": 1, "c": 1}, endpoints={}, broken=frozenset({"a"})
+    )
+    envoy = engine.envoys[0]
+    before = dict(envoy.held[CDS.url])
+    envoy.connect()
+    engine._settle()
+    assert envoy.held[CDS.url] == before
+    assert envoy.rejected <= 3
+    assert envoy.held[LDS.url]
+    engine.teardown()
