@@ -20,6 +20,7 @@ from controlplane.ads.reporter import Reporter
 from controlplane.ads.returning import (
     Returning,
     give_another_chance,
+    goes_on_with_what_it_brought,
     hold_what_it_brought,
     leave_out_what_it_lacks,
     unasked,
@@ -129,6 +130,10 @@ class Session:
         if listeners is None and self.returning.unknown:
             return False
         if listeners is not None and not listeners.settled():
+            return False
+        if self.returning.unknown and any(
+            goes_on_with_what_it_brought(watch) for watch in (listeners, routes) if watch
+        ):
             return False
         if routes is None:
             return not (self.returning.unknown and self._view.route_names)

@@ -110,6 +110,13 @@ def leave_out_what_it_lacks(
         watch.gave_up = True
 
 
+def goes_on_with_what_it_brought(watch: Watch) -> bool:
+    """Whether something newer is rejected, and what stays in its place is known to nobody."""
+    if not watch.withholds:
+        return False
+    return watch.accepted is None or not watch.came_with <= watch.accepted.by_name.keys()
+
+
 def hold_what_it_brought(watch: Watch, wanted: Collection) -> None:
     """The client said that it holds exactly this: nothing is sent, nothing is unanswered."""
     if not watch.initial or wanted is not watch.based:

@@ -136,7 +136,7 @@ class Envoy:
         held = self.held[info.url]
         if info is RDS:
             for name, body in resources.items():
-                lacking = _clusters(body) - _clusters(held.get(name, b""))
+                lacking = clusters_of(body) - clusters_of(held.get(name, b""))
                 self.newly_named += [
                     (name, cluster)
                     for cluster in sorted(lacking)
@@ -148,12 +148,12 @@ class Envoy:
             self.cut_short += [
                 (route, name)
                 for route, routed in self.held[RDS.url].items()
-                for name in sorted(_clusters(routed) & resources.keys() - shown.keys())
+                for name in sorted(clusters_of(routed) & resources.keys() - shown.keys())
             ]
             self.emptied += [
                 (route, name)
                 for route, routed in self.held[RDS.url].items()
-                for name in sorted(_clusters(routed) & resources.keys() - staying.keys())
+                for name in sorted(clusters_of(routed) & resources.keys() - staying.keys())
                 if _has_endpoints(held.get(name)) and not _has_endpoints(resources[name])
             ]
         before = dict(held)
@@ -184,7 +184,7 @@ class Envoy:
         self.cut_short += [
             (name, cluster)
             for name, body in self.held[RDS.url].items()
-            for cluster in sorted(_clusters(body) & gone)
+            for cluster in sorted(clusters_of(body) & gone)
         ]
         self.warming = (self.warming | changed) & held.keys()
         self.withheld.append((nonce, None))
@@ -316,7 +316,7 @@ class Envoy:
         return found, (), message.nonce, message.version_info
 
 
-def _clusters(body: bytes) -> set[str]:
+def clusters_of(body: bytes) -> set[str]:
     """The clusters that a route configuration of the test world names."""
     message: Any = RouteConfiguration.FromString(body) if body else RouteConfiguration()
     try:

@@ -170,3 +170,16 @@ def test_a_returning_client_keeps_that_of_which_it_rejects_a_newer_one() -> None
     assert envoy.rejected <= 3
     assert envoy.held[LDS.url]
     engine.teardown()
+
+
+def test_clusters_stay_while_a_client_goes_on_with_routes_that_nobody_knows() -> None:
+    """It came back with them, and the newer ones are broken."""
+    engine = Engine()
+    engine.begin(names=False, may_break=True)
+    engine.everybody_catches_up()
+    engine.something_is_broken(names=frozenset({"a", "r1"}))
+    engine.the_control_plane_restarts(paths={"r1": ("b",), "r2": ()}, value={})
+    engine.everybody_catches_up()
+    engine.no_cluster_goes_while_a_route_uses_it()
+    engine.patient = False  # after a while they go all the same: every wait has an end
+    engine.teardown()
