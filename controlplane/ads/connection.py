@@ -19,6 +19,7 @@ from controlplane.ads.reporter import Reporter
 from controlplane.ads.turns import Turns
 from controlplane.ads.types import Close, Send, Status
 from controlplane.ads.wire import (
+    Answers,
     DeltaRequest,
     Request,
     RequestError,
@@ -42,6 +43,7 @@ class Common(NamedTuple):
     flights: Flights
     turns: Turns
     lists: NameLists
+    answers: Answers
     clock: Callable[[], float]
     ended: Callable[[Connection, bool], None]
     """Called at the end of each stream with whether it was still waiting for its admission."""
@@ -167,15 +169,15 @@ class Connection:
         effect = pusher.on_request(self._stream, request)
         if isinstance(effect, Close):
             self.end(effect.status, effect.message)
-        else:
-            # Always look: an answer may let others go on, or the last use of something end.
+        elif not pusher.idle(self._stream):
+            # An answer may let others go on, or the last use of something end.
             self.wake()
 
     def _decode(self, payload: bytes) -> tuple[Request | DeltaRequest, Proxy | None]:
-        first = self._stream is None
+        first, answers = self._stream is None, self._common.answers
         if self._delta:
-            return decode_delta_request(payload, first=first)
-        return decode_request(payload, first=first, recent=self._recent)
+            return decode_delta_request(payload, first=first, answers=answers)
+        return decode_request(payload, first=first, recent=self._recent, answers=answers)
 
     # --- responses ------------------------------------------------------------------------
 

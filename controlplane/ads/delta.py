@@ -71,6 +71,11 @@ class DeltaSession(Session):
             return Send(type_url, short, nonce, content, payload, (), names)
         return super().take(now)
 
+    @property
+    def idle(self) -> bool:
+        """Whether `take` would find nothing and nothing new waits for a time."""
+        return not self._absent and super().idle
+
     def _unserved(self, request: DeltaRequest) -> Effect:
         names = tuple(sorted(set(request.subscribe) - {WILDCARD}))
         if not names or request.type_url not in ON_DEMAND_URLS:

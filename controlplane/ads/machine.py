@@ -109,6 +109,16 @@ class Session:
                 return send
         return None
 
+    @property
+    def idle(self) -> bool:
+        """Whether `take` would find nothing and nothing new waits for a time."""
+        if self._adding or (self._more_until and not self._has_said_more()):
+            return False
+        for watch in self.watches.values():
+            if watch.dirty or watch.hold_until is not None or watch.bisection is not None:
+                return False
+        return True
+
     def next_deadline(self) -> float | None:
         """Return when `take` has to be asked again even if nothing happens."""
         times = self._adding.deadlines() + self.returning.deadlines(self.watches)

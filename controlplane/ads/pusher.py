@@ -162,6 +162,10 @@ class Pusher:
             send = stream.session.take(now)
         return send
 
+    def idle(self, stream: Stream) -> bool:
+        """Whether `take` would find nothing, so that it need not be asked after an answer."""
+        return stream.session.idle and not stream.retained and not stream.state.retained
+
     def deadline(self, stream: Stream) -> float | None:
         """Return when `take` has to be asked again even if nothing happens."""
         own = stream.session.next_deadline()

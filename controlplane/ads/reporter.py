@@ -6,7 +6,8 @@ served, so it must not block, and what it raises is a mistake of ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from controlplane.ads.rejections import Rejection
 from controlplane.ads.types import Send, TypeInfo
@@ -66,10 +67,15 @@ class Reporter:
 
 
 class Reporters(Reporter):
-    """Tells several reporters."""
+    """Tells several reporters. What is told for each response goes only to those who listen."""
 
     def __init__(self, *reporters: Reporter) -> None:
-        self._reporters = reporters
+        self._reporters: Final = tuple(_flat(reporters))
+        self._of_sent: Final = [one.sent for one in self._reporters if _hears(one, "sent")]
+        self._of_written: Final = [one.written for one in self._reporters if _hears(one, "written")]
+        self._of_acknowledged: Final = [
+            one.acknowledged for one in self._reporters if _hears(one, "acknowledged")
+        ]
 
     def connected(self, connection: str, proxy: Proxy, *, delta: bool) -> None:
         for reporter in self._reporters:
@@ -84,18 +90,18 @@ class Reporters(Reporter):
             reporter.refused(peer, reason=reason)
 
     def sent(self, connection: str, send: Send) -> None:
-        for reporter in self._reporters:
-            reporter.sent(connection, send)
+        for tell in self._of_sent:
+            tell(connection, send)
 
     def written(self, send: Send, *, making: float, writing: float) -> None:
-        for reporter in self._reporters:
-            reporter.written(send, making=making, writing=writing)
+        for tell in self._of_written:
+            tell(send, making=making, writing=writing)
 
     def acknowledged(
         self, connection: str, info: TypeInfo, *, version: str, seconds: float, push: int
     ) -> None:
-        for reporter in self._reporters:
-            reporter.acknowledged(connection, info, version=version, seconds=seconds, push=push)
+        for tell in self._of_acknowledged:
+            tell(connection, info, version=version, seconds=seconds, push=push)
 
     def rejected(
         self,
@@ -127,3 +133,16 @@ class Reporters(Reporter):
     def published(self, *, push: int, classes: int, streams: int, reason: str) -> None:
         for reporter in self._reporters:
             reporter.published(push=push, classes=classes, streams=streams, reason=reason)
+
+
+def _flat(reporters: Iterable[Reporter]) -> Iterator[Reporter]:
+    for reporter in reporters:
+        if isinstance(reporter, Reporters):
+            yield from reporter._reporters
+        else:
+            yield reporter
+
+
+def _hears(reporter: Reporter, step: str) -> bool:
+    """Whether a reporter does anything at a step."""
+    return getattr(type(reporter), step) is not getattr(Reporter, step)

@@ -21,7 +21,7 @@ from controlplane.ads.reporter import Reporter
 from controlplane.ads.status import ServingStatus
 from controlplane.ads.turns import Turns
 from controlplane.ads.types import Close, Status
-from controlplane.ads.wire import DELTA_METHOD, SERVICE, SOTW_METHOD
+from controlplane.ads.wire import DELTA_METHOD, SERVICE, SOTW_METHOD, Answers
 from controlplane.transport.server import GrpcServer
 from controlplane.transport.stream import Call
 
@@ -68,6 +68,7 @@ class AdsServer:
             flights=Flights(),
             turns=Turns(),
             lists=NameLists(),
+            answers=Answers(),
             clock=clock,
             ended=self._ended,
         )

@@ -117,7 +117,7 @@ class SotwSession(Session):
     def _resubscribe(self, watch: Watch, request: Request) -> None:
         info = watch.info
         if request.nonce and request.names and request.names is watch.repeated:
-            watch.dirty = True
+            watch.dirty = watch.dirty or not watch.told_all()
             return
         watch.repeated = request.names if len(request.names) >= LONG else ()
         if watch.came_with:

@@ -136,6 +136,14 @@ class Watch:
             and self.nonce_acked == self.nonce_sent
         )
 
+    def told_all(self) -> bool:
+        """Whether the client was told exactly what the view said last, and is owed nothing."""
+        return (
+            self.sent is self.based
+            and self.sent is not None
+            and not (self.force or self.owed or self.error or self.withholds or self.came_with)
+        )
+
     def waits_for_answer(self, sent: Sent) -> None:
         """Take note of a response that went out."""
         self.unanswered.append(sent)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ from controlplane.translate.scope import EXTENSIONS_READ
 SERVICE: Final = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 SOTW_METHOD: Final = "StreamAggregatedResources"
 DELTA_METHOD: Final = "DeltaAggregatedResources"
+_SHORT: Final = 512  # bytes of an acknowledgement that is remembered
+_ANSWERS: Final = 256
 
 
 class RequestError(ValueError):
@@ -58,52 +60,88 @@ class DeltaRequest(msgspec.Struct, frozen=True, kw_only=True):
     error: Failure | None = None
 
 
+_Request = TypeVar("_Request", Request, DeltaRequest)
+
+
+class Answers:
+    """Acknowledgements by their bytes: streams of a class are sent one nonce, and all of them
+    answer it in the same few bytes. Only the newest few hundred are kept."""
+
+    __slots__ = ("delta", "sotw")
+
+    def __init__(self) -> None:
+        self.sotw: Final[dict[bytes, Request]] = {}
+        self.delta: Final[dict[bytes, DeltaRequest]] = {}
+
+
 def decode_request(
-    payload: bytes, *, first: bool, recent: RecentLists | None = None
+    payload: bytes,
+    *,
+    first: bool,
+    recent: RecentLists | None = None,
+    answers: Answers | None = None,
 ) -> tuple[Request, Proxy | None]:
     """Return a state-of-the-world request and, when it is the stream's first, who sends it.
 
     `recent` are the lists of names that the stream sent before: one that comes again is the same
-    tuple again.
+    tuple again. `answers` are what any streams acknowledged.
 
     Raises RequestError when the bytes are no such message, NodeError when the node is wrong.
     """
+    long = recent is not None and len(payload) > _SHORT
+    cut = recent.cut(payload) if recent is not None and long else None
+    names, rest = cut if cut is not None else (None, payload)
+    request, proxy = _read(rest, first=first, answers=answers)
+    if names is not None and (request.names or request.type_url not in TYPE_BY_URL):
+        names = None
+        request, proxy = _read(payload, first=first, answers=answers)
+    if names is None:
+        names = request.names
+    if recent is not None and request.type_url in TYPE_BY_URL:
+        names = recent.remember(request.type_url, names)
+    if names is not request.names:
+        request = Request(
+            type_url=request.type_url,
+            names=names,
+            version=request.version,
+            nonce=request.nonce,
+            error=request.error,
+        )
+    return request, proxy
+
+
+def _read(payload: bytes, *, first: bool, answers: Answers | None) -> tuple[Request, Proxy | None]:
     from controlplane.translate.envoy import DiscoveryRequest
 
-    names: tuple[str, ...] | None = None
-    cut = recent.cut(payload) if recent is not None else None
-    if cut is not None:
-        names, rest = cut
-        message = _parse(DiscoveryRequest, rest)
-        if message.resource_names or message.type_url not in TYPE_BY_URL:
-            names = None
-        elif recent is not None:
-            names = recent.remember(message.type_url, names)
-    if names is None:
-        message = _parse(DiscoveryRequest, payload)
-        names = tuple(message.resource_names)
-        if recent is not None and message.type_url in TYPE_BY_URL:
-            names = recent.remember(message.type_url, names)
-    proxy = _proxy(message) if first else None
+    known = answers.sotw.get(payload) if answers is not None and _is_short(payload) else None
+    if known is not None and not first:
+        return known, None
+    message = _parse(DiscoveryRequest, payload)
     request = Request(
         type_url=message.type_url,
-        names=names,
+        names=tuple(message.resource_names),
         version=message.version_info,
         nonce=message.response_nonce,
         error=_failure(message),
     )
-    return request, proxy
+    if answers is not None:
+        _remember(answers.sotw, payload, request)
+    return request, _proxy(message) if first else None
 
 
-def decode_delta_request(payload: bytes, *, first: bool) -> tuple[DeltaRequest, Proxy | None]:
+def decode_delta_request(
+    payload: bytes, *, first: bool, answers: Answers | None = None
+) -> tuple[DeltaRequest, Proxy | None]:
     """Return a delta request and, when it is the stream's first, who sends it.
 
     Raises RequestError when the bytes are no such message, NodeError when the node is wrong.
     """
     from controlplane.translate.envoy import DeltaDiscoveryRequest
 
+    known = answers.delta.get(payload) if answers is not None and _is_short(payload) else None
+    if known is not None and not first:
+        return known, None
     message = _parse(DeltaDiscoveryRequest, payload)
-    proxy = _proxy(message) if first else None
     request = DeltaRequest(
         type_url=message.type_url,
         subscribe=tuple(message.resource_names_subscribe),
@@ -112,7 +150,20 @@ def decode_delta_request(payload: bytes, *, first: bool) -> tuple[DeltaRequest, 
         nonce=message.response_nonce,
         error=_failure(message),
     )
-    return request, proxy
+    if answers is not None:
+        _remember(answers.delta, payload, request)
+    return request, _proxy(message) if first else None
+
+
+def _is_short(payload: bytes) -> bool:
+    return len(payload) <= _SHORT
+
+
+def _remember(known: dict[bytes, _Request], payload: bytes, made: _Request) -> None:
+    if made.nonce and made.error is None and _is_short(payload):
+        if len(known) >= _ANSWERS:
+            known.clear()
+        known[payload] = made
 
 
 def _parse(message_type: Any, payload: bytes) -> Any:
