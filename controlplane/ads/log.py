@@ -38,7 +38,8 @@ class LogReporter(Reporter):
     """Writes structlog events. Pushes are summed up by a timer of the running event loop."""
 
     def __init__(self) -> None:
-        self._log: Any = structlog.get_logger("controlplane.ads")
+        # Bound now: an unbound logger is bound anew at each call, and there are two per response.
+        self._log: Any = structlog.get_logger("controlplane.ads").bind()
         self._tallies: dict[int, _Tally] = {}
 
     def connected(self, connection: str, proxy: Proxy, *, delta: bool) -> None:

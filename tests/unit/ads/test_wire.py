@@ -9,8 +9,10 @@ from typing import NamedTuple
 import pytest
 
 from controlplane.ads.cache import Collection
-from controlplane.ads.types import CDS
+from controlplane.ads.name_lists import NameLists, RecentLists
+from controlplane.ads.types import CDS, EDS
 from controlplane.ads.wire import (
+    Answers,
     Failure,
     RequestError,
     decode_delta_request,
@@ -132,3 +134,55 @@ def test_bytes_that_are_no_request_are_an_error(payload: bytes) -> None:
 def test_a_first_request_without_a_node_is_an_error() -> None:
     with pytest.raises(NodeError, match="missing node information"):
         decode_request(DiscoveryRequest(type_url=CDS.url).SerializeToString(), first=True)
+
+
+def test_an_acknowledgement_in_the_same_bytes_is_read_once() -> None:
+    answers = Answers()
+    payload = DiscoveryRequest(
+        type_url=CDS.url, resource_names=["a"], version_info="v", response_nonce="n"
+    ).SerializeToString()
+    first, _ = decode_request(payload, first=False, answers=answers)
+    again, _ = decode_request(bytes(bytearray(payload)), first=False, answers=answers)
+    assert again is first
+    assert (again.names, again.version, again.nonce) == (("a",), "v", "n")
+    delta = DeltaDiscoveryRequest(type_url=CDS.url, response_nonce="n").SerializeToString()
+    once, _ = decode_delta_request(delta, first=False, answers=answers)
+    assert decode_delta_request(delta, first=False, answers=answers)[0] is once
+    assert once.nonce == "n"
+
+
+def test_only_short_acknowledgements_are_remembered_and_not_many() -> None:
+    answers = Answers()
+    rejection = DiscoveryRequest(type_url=CDS.url, response_nonce="n")
+    rejection.error_detail.message = "no"
+    others = (
+        rejection,
+        DiscoveryRequest(type_url=CDS.url, resource_names=["a"]),
+        DiscoveryRequest(type_url=CDS.url, response_nonce="n", resource_names=["a" * 600]),
+    )
+    for message in others:
+        decode_request(message.SerializeToString(), first=False, answers=answers)
+    assert not answers.sotw
+    for number in range(1_000):
+        message = DiscoveryRequest(type_url=CDS.url, response_nonce=str(number))
+        decode_request(message.SerializeToString(), first=False, answers=answers)
+    assert len(answers.sotw) <= 256
+
+
+def test_a_list_of_names_that_was_cut_out_is_put_back_into_a_remembered_acknowledgement() -> None:
+    answers, lists = Answers(), NameLists()
+    made = [
+        DiscoveryRequest(
+            type_url=EDS.url,
+            resource_names=[f"outbound|{port}||a-service-with-a-long-name" for port in ports],
+            version_info="v",
+            response_nonce="n",
+        )
+        for ports in (range(100), range(100), range(50, 150))
+    ]
+    for message in made:
+        request, _ = decode_request(
+            message.SerializeToString(), first=False, recent=RecentLists(lists), answers=answers
+        )
+        assert list(request.names) == list(message.resource_names)
+        assert (request.version, request.nonce) == ("v", "n")
