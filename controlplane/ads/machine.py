@@ -112,7 +112,7 @@ class Session:
     @property
     def idle(self) -> bool:
         """Whether `take` would find nothing and nothing new waits for a time."""
-        if self._adding or (self._more_until and not self._has_said_more()):
+        if self._adding:
             return False
         for watch in self.watches.values():
             if watch.dirty or watch.hold_until is not None or watch.bisection is not None:

@@ -105,9 +105,11 @@ class Envoy:
     def receive(self) -> bool:
         """Let the server write one response; return whether it had one."""
         assert self.stream is not None
+        idle = self.pusher.idle(self.stream)
         send = self.pusher.take(self.stream)
         if send is None:
             return False
+        assert not idle, "a stream that has something to send is not looked at"
         assert send.nonce not in self.nonces, "a nonce was used twice on one stream"
         self.nonces.add(send.nonce)
         assert len(set(send.names)) == len(send.names), "a name appears twice in one response"
