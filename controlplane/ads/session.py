@@ -1,7 +1,7 @@
 """State of the world: the session of a StreamAggregatedResources stream.
 
 A request carries the whole subscription of its type. The rule that is easy to break: a request
-that answers an older response is ignored altogether, and one that merely answers the newest
+that answers an older response changes no subscription, and one that merely answers the newest
 gets no response.
 """
 
@@ -47,9 +47,10 @@ class SotwSession(Session):
             return self._subscribe(info, request, now)
         if request.nonce and watch.nonce_sent:
             if request.nonce != watch.nonce_sent:
-                if request.error is None:
+                if request.error is None or not info.complete:
                     # Ignored as a request; that the older response was taken is still worth
-                    # knowing when the newer one is rejected.
+                    # knowing when the newer one is rejected, and that a partial one was not,
+                    # because the newer one need not bring all of it again.
                     self._answer(watch, request, now)
                 self._shared.reporter.stale(self._connection, info)
                 return NOTHING

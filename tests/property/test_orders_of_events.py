@@ -183,3 +183,18 @@ def test_clusters_stay_while_a_client_goes_on_with_routes_that_nobody_knows() ->
     engine.no_cluster_goes_while_a_route_uses_it()
     engine.patient = False  # after a while they go all the same: every wait has an end
     engine.teardown()
+
+
+def test_what_an_older_rejected_response_brought_comes_again() -> None:
+    """A partial response that mends one thing does not bring what was rejected along with it."""
+    engine = Engine()
+    engine.begin(names=False, may_break=True)
+    engine.everything_changes(
+        addresses=[], paths={"r1": (), "r2": ()}, shown={"r1": 1, "r2": 1}, value={}
+    )
+    engine.everybody_catches_up()
+    engine.routes_change(paths={"r1": ("a",), "r2": ("c",)})
+    engine.something_is_broken(names=frozenset({"r2/c"}))
+    engine.the_server_writes(count=1, node=0)
+    engine.something_is_broken(names=frozenset())
+    engine.teardown()
