@@ -25,8 +25,8 @@ from controlplane.model.discovery import Discovery, Passed
 from controlplane.model.endpoints import (
     NOTHING,
     Found,
+    Targets,
     at_endpoints,
-    by_address,
     kubernetes_endpoints,
     service_entry_endpoints,
 )
@@ -363,12 +363,11 @@ class Assembler:
             self._found.pop(host, None)
         if last == found.targets:
             return
-        before, after = by_address(last), by_address(found.targets)
+        came, gone = _changed_targets(last, found.targets)
         self._groups.changed.add("targets_by_ip")
         by_ip = self._targets_by_ip
-        changed = [address for address, mine in after.items() if before.get(address) != mine]
-        for address in (*changed, *(before.keys() - after.keys())):
-            mine = after.get(address, ())
+        for address in (*came, *(address for address in gone if address not in came)):
+            mine = came.get(address, ())
             current = by_ip.get(address)
             if current is not None:
                 others = tuple(target for target in current if target.host != host)
@@ -377,6 +376,23 @@ class Assembler:
                 by_ip.put(address, mine)
             else:
                 by_ip.drop(address)
+
+
+def _changed_targets(
+    last: tuple[Targets, ...], found: tuple[Targets, ...]
+) -> tuple[dict[str, tuple[ServiceTarget, ...]], set[str]]:
+    """Return what ends at addresses where that is new, and the addresses where it ended before."""
+    before = {group.targets: group.addresses for group in last}
+    after = {group.targets: group.addresses for group in found}
+    came = {
+        address: targets
+        for targets, addresses in after.items()
+        for address in set(addresses).difference(before.get(targets, ()))
+    }
+    gone: set[str] = set()
+    for targets, addresses in before.items():
+        gone.update(set(addresses).difference(after.get(targets, ())))
+    return came, gone
 
 
 @contextmanager

@@ -7,6 +7,7 @@ down is no endpoint any more but still has its inbound listeners (`Found.targets
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import is_
 from typing import Final, NamedTuple
@@ -56,6 +57,7 @@ class World(NamedTuple):
     pods_in: Callable[[str], Iterable[Pod]]  # by namespace
     entries_in: Callable[[str], Iterable[WorkloadEntry]]  # by namespace
     cluster: str = ""  # the name of the cluster that the objects come from
+    moves: Callable[[], int] = lambda: -1  # how often pods or nodes changed, negative: not known
 
 
 class Targets(NamedTuple):
@@ -77,15 +79,29 @@ class Part(NamedTuple):
     targets: Mapping[str, tuple[ServiceTarget, ...]]
 
     def holds(
-        self, entry: EndpointSlice, service: Service, world: World, *, publish_not_ready: bool
+        self,
+        entry: EndpointSlice,
+        service: Service,
+        world: World,
+        *,
+        publish_not_ready: bool,
+        still: bool,
     ) -> bool:
-        """Whether it would be made the same again: of the very same objects."""
+        """Whether it would be made the same again: of the very same objects.
+
+        `still` says that no pod and no node has changed since it was made.
+        """
         return (
             self.slice is entry
             and self.service is service
             and self.publish_not_ready is publish_not_ready
-            and all(map(is_, map(world.pods.get, self.pods), self.pods.values()))
-            and all(map(is_, map(world.nodes.get, self.nodes), self.nodes.values()))
+            and (
+                still
+                or (
+                    all(map(is_, map(world.pods.get, self.pods), self.pods.values()))
+                    and all(map(is_, map(world.nodes.get, self.nodes), self.nodes.values()))
+                )
+            )
         )
 
 
@@ -100,16 +116,12 @@ class Found(NamedTuple):
     targets: tuple[Targets, ...] = ()
     pods: frozenset[tuple[str, str]] = frozenset()
     parts: Mapping[str, Part] = FrozenDict()
+    moves: int = -1  # of the world, when this was found
 
 
 NOTHING: Final = Found()
 _NO_PODS: Final[frozenset[tuple[str, str]]] = frozenset()
 _NO_PARTS: Final[Mapping[str, Part]] = FrozenDict()
-
-
-def by_address(found: Iterable[Targets]) -> dict[str, tuple[ServiceTarget, ...]]:
-    """Return the targets of each address."""
-    return {address: group.targets for group in found for address in group.addresses}
 
 
 def at_endpoints(found: tuple[Targets, ...], endpoints: ServiceEndpoints) -> tuple[Targets, ...]:
@@ -219,12 +231,7 @@ class _Collector:
         place = self._node(node)
         made = self._workloads.get(shared)
         if made is None:
-            locality = place_locality(place, zone)
-            made = one(
-                Workload(
-                    namespace=namespace, node=node, locality=locality, cluster=self.world.cluster
-                )
-            )
+            made = _bare_workload(namespace, node, place_locality(place, zone), self.world.cluster)
             self._workloads[shared] = made
         return made
 
@@ -259,7 +266,14 @@ class _Collector:
             at_endpoints(made, endpoints),
             frozenset(self.pods) if self.pods else _NO_PODS,
             parts or _NO_PARTS,
+            self.world.moves(),
         )
+
+
+@functools.lru_cache(maxsize=1024)
+def _bare_workload(namespace: str, node: str, locality: str, cluster: str) -> Workload:
+    """Return a workload of which only the place is known, one object for equal ones."""
+    return one(Workload(namespace=namespace, node=node, locality=locality, cluster=cluster))
 
 
 def _rank(endpoint: Endpoint) -> tuple[int, str, str]:
@@ -307,10 +321,13 @@ def _from_slices(
     parts: dict[str, Part] = {}
     always = item.spec.publish_not_ready_addresses
     service, world = collector.service, collector.world
+    still = 0 <= previous.moves == world.moves()
     for entry in slices:
         name = entry.metadata.name
         part = previous.parts.get(name)
-        if part is None or not part.holds(entry, service, world, publish_not_ready=always):
+        if part is None or not part.holds(
+            entry, service, world, publish_not_ready=always, still=still
+        ):
             alone = collector.part()
             _from_slice(entry, item, alone)
             part = Part(entry, service, always, alone.pods, alone.nodes, alone.found, alone.targets)

@@ -56,6 +56,7 @@ class Groups:
         self.dirty_nodes: set[str] = set()
         self.changed: set[str] = set()
         self.users_of_pod: dict[Key, set[ObjectRef]] = {}
+        self._moves = 0
         self._pods_in: dict[str, dict[str, Pod]] = {}
         self._owners_of_ip: dict[str, tuple[Key, ...]] = {}
         self._entries_in: dict[str, dict[str, WorkloadEntry]] = {}
@@ -72,6 +73,7 @@ class Groups:
             pods_in=lambda namespace: self._pods_in.get(namespace, {}).values(),
             entries_in=lambda namespace: self._entries_in.get(namespace, {}).values(),
             cluster=self._cluster_id,
+            moves=lambda: self._moves,
         )
 
     def slices_of(self, namespace: str, name: str) -> Iterable[EndpointSlice]:
@@ -119,6 +121,7 @@ class Groups:
                 _place(self._endpoints, key, new)
                 self.dirty.add(ObjectRef(KubernetesService.KIND, *key))
             case Pod():
+                self._moves += 1
                 _place(self.pods, key, new)
                 _place(self._pods_in.setdefault(ref.namespace, {}), ref.name, new)
                 self._note_pod(key, old, new)
@@ -128,6 +131,7 @@ class Groups:
                     if isinstance(item, WorkloadEntry):
                         self._dirty_selectors(ref.namespace, entry_labels(item))
             case Node():
+                self._moves += 1
                 _place(self.nodes, ref.name, new)
                 if _place_of(old) != _place_of(new):
                     self.dirty_nodes.add(ref.name)
