@@ -43,7 +43,7 @@ from controlplane.sources.kubernetes.store import Changes, Store
 LOOK_EVERY: Final = 60.0  # seconds between two looks at what is served, when nothing is missing
 LOOK_FOR_MISSING: Final = 5.0
 SOONEST: Final = 1.0  # seconds until a kind that failed is tried again, at the least
-_GATHER: Final = 0.05  # seconds in which events of a kind become one step; half a pause of pushes
+_GATHER: Final = 0.01  # seconds in which events of a kind become one step
 _AT_ONCE: Final = 500  # events that are read without a pause, as many as objects in a page
 _GONE_AFTER: Final = 2  # looks in a row that do not find a kind, before its objects go
 SLICES: Final = KINDS["discovery.k8s.io", "EndpointSlice"]
