@@ -57,7 +57,7 @@ class Layered(Mapping[K, V]):
                 yield key
 
     def items(self) -> ItemsView[K, V]:
-        """Return all pairs, of a copy: that is ten times faster than one after the other."""
+        """Return all pairs, of a copy: dicts do that at once, and not one key after the other."""
         return _laid_over(self._base, self._changes).items()
 
     def __len__(self) -> int:
