@@ -25,6 +25,7 @@ from controlplane.ads.outstanding import Outstanding
 from controlplane.ads.pusher import Pusher
 from controlplane.ads.reporter import Reporters
 from controlplane.ads.server import AdsServer
+from controlplane.allocator import give_back_freed
 from controlplane.debug.auth import Authenticator, make_doors
 from controlplane.debug.context import DebugContext, Readiness
 from controlplane.debug.http import http_app, listen, monitoring_app
@@ -383,6 +384,7 @@ def _bound(runner: Any, address: Address) -> str:
 def _settle_garbage() -> None:
     gc.collect()
     gc.freeze()
+    give_back_freed()
     gc.set_threshold(*_COLLECTION_THRESHOLD)
     gc.enable()
 

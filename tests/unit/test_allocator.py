@@ -1,0 +1,37 @@
+"""What is free in the C library's heap goes back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import pytest
+
+from controlplane.allocator import give_back_freed
+
+BLOCK = 100_000  # bytes: less than what glibc asks the system for apart
+
+
+def anonymous() -> int:
+    """Bytes of this process that are no file's."""
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("the kernel does not say what memory is anonymous")
+
+
+def test_freed_buffers_go_back_to_the_system() -> None:
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("the C library is not glibc")
+    blocks = [bytearray(BLOCK) for _ in range(500)]
+    kept = blocks[::50]  # what is still used lies between what was freed
+    del blocks
+    before = anonymous()
+    assert give_back_freed()
+    assert anonymous() < before - 300 * BLOCK
+    assert all(len(block) == BLOCK for block in kept)
+
+
+def test_another_c_library_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    assert not give_back_freed()
