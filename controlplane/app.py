@@ -19,7 +19,6 @@ from typing import Any, Final
 import structlog
 
 from controlplane import __version__
-from controlplane.admission.webhook import add_validation
 from controlplane.ads.log import LogReporter
 from controlplane.ads.outstanding import Outstanding
 from controlplane.ads.pusher import Pusher
@@ -34,16 +33,6 @@ from controlplane.debug.reporter import MetricsReporter
 from controlplane.debug.source_reporter import SourceMetrics
 from controlplane.debug.token_review import TokenReviews
 from controlplane.errors import PylotError, UsageError
-from controlplane.inject.admission import Injector
-from controlplane.inject.certificate import (
-    GetCertificate,
-    OwnCertificate,
-    serving_names,
-    ssl_context,
-)
-from controlplane.inject.certificate_files import FileCertificate
-from controlplane.inject.config_files import FileConfig
-from controlplane.inject.webhook import InjectionMetrics, keep_certificate, make_webhook_app
 from controlplane.kubernetes.access import NoClusterError, find_access
 from controlplane.kubernetes.client import Client
 from controlplane.leader.assess import Readers
@@ -61,6 +50,7 @@ from controlplane.sources.kubernetes.log import LogReporter as SourceLog
 from controlplane.sources.kubernetes.reporter import Reporters as SourceReporters
 from controlplane.sources.kubernetes.source import KubernetesSource
 from controlplane.translate.build import Generator
+from controlplane.webhooks import Webhooks, certificate_of_files
 
 LOGGED_AT_ONCE: Final = 50
 """Findings that one change writes to the log; the rest is counted and is in /debug/configz."""
@@ -110,6 +100,12 @@ class App:
                 debounce_max=settings.debounce_max.seconds,
             ),
             reporter=self._report,
+        )
+        self._webhooks: Final = Webhooks(
+            settings,
+            self._metrics,
+            snapshot=lambda: self._registry.snapshot,
+            shared=None if self._duties is None else self._duties.shared_certificate,
         )
         self._server: Final = AdsServer(
             self._pusher, ready=lambda: self._registry.ready, reporter=reporter
@@ -175,7 +171,7 @@ class App:
             self._client,
             readers,
             registry=self._metrics.registry,
-            certificate=_certificate_of_files(settings),
+            certificate=certificate_of_files(settings),
         )
 
     def _outstanding(self) -> Outstanding:
@@ -228,54 +224,14 @@ class App:
                 (port,) = await self._server.start(str(Address(address.host or "::", address.port)))
                 self._log.info("app.listening", name="grpc", address=f"{address.host}:{port}")
             if settings.https_addr is not None:
-                await self._webhooks(stack, settings.https_addr)
+                address = settings.https_addr
+                runner = await stack.enter_async_context(self._webhooks.listening(address))
+                self._log.info("app.listening", name="https", address=_bound(runner, address))
             if settings.secure_grpc_addr is not None:
                 self._log.info(
                     "app.not_served_yet", name="secure-grpc", address=str(settings.secure_grpc_addr)
                 )
             yield
-
-    async def _webhooks(self, stack: contextlib.AsyncExitStack, address: Address) -> None:
-        """Serve the admission webhooks."""
-        settings = self._settings
-        config = FileConfig(
-            settings.inject_config,
-            settings.inject_values,
-            revision=settings.revision,
-            mesh_values={
-                "global": {
-                    "istioNamespace": settings.root_namespace,
-                    "multiCluster": {"clusterName": settings.cluster_id},
-                    "proxy": {"clusterDomain": settings.domain},
-                }
-            },
-        )
-        current = self._webhook_certificate()
-        first = current()
-        tls = ssl_context(first)
-        app = make_webhook_app(
-            lambda: Injector(
-                config=config(),
-                mesh=self._registry.snapshot.mesh,
-                namespace_labels=self._registry.snapshot.namespaces.get,
-            ),
-            InjectionMetrics(self._metrics.registry),
-        )
-        add_validation(app, revision=settings.revision, metrics=self._metrics)
-        runner = await listen(app, address.host, address.port, tls=tls)
-        stack.push_async_callback(runner.cleanup)
-        renewal = asyncio.create_task(keep_certificate(tls, current, loaded=first))
-        stack.callback(renewal.cancel)
-        self._log.info("app.listening", name="https", address=_bound(runner, address))
-
-    def _webhook_certificate(self) -> GetCertificate:
-        """Where the webhooks' certificate comes from: files, the cluster's Secret, ourselves."""
-        if self._duties is not None and self._duties.certificate is not None:
-            return self._duties.certificate
-        settings = self._settings
-        return _certificate_of_files(settings) or OwnCertificate(
-            serving_names(settings.root_namespace, settings.revision)
-        )
 
     def _publish(self, old: Snapshot, new: Snapshot, change: Change) -> None:
         started = time.perf_counter()
@@ -302,11 +258,13 @@ class App:
             self._metrics.updated("svc" if host in new.service_by_host else "svcdelete")
 
     def _readiness(self) -> Readiness:
+        missing = (*self._registry.waiting_for, *self._webhooks.missing)
+        warnings = () if self._kubernetes is None else self._kubernetes.warnings
         return Readiness(
-            ready=self._registry.ready and not self._stopping,
+            ready=self._registry.ready and not missing and not self._stopping,
             stopping=self._stopping,
-            missing=self._registry.waiting_for,
-            warnings=() if self._kubernetes is None else self._kubernetes.warnings,
+            missing=missing,
+            warnings=(*warnings, *self._webhooks.warnings),
         )
 
     def _report(self, new: tuple[Diagnostic, ...], gone: tuple[Diagnostic, ...]) -> None:
@@ -366,13 +324,6 @@ def _sources(settings: Settings) -> tuple[Source, ...]:
     if settings.config_dirs or settings.mesh_config is not None:
         return (FileSource(settings.config_dirs, mesh_config=settings.mesh_config),)
     return ()
-
-
-def _certificate_of_files(settings: Settings) -> GetCertificate | None:
-    """The webhooks' certificate when the operator gives it."""
-    if settings.tls_cert_file is None or settings.tls_key_file is None:
-        return None
-    return FileCertificate(settings.tls_cert_file, settings.tls_key_file, settings.ca_cert_file)
 
 
 def _bound(runner: Any, address: Address) -> str:

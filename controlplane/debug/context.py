@@ -53,9 +53,9 @@ class ResourceGenerator(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """Whether every source has delivered its first full state.
+    """Whether every source has delivered its first full state, and the webhooks are trusted.
 
-    `missing` names the sources that have not; `warnings` are shown in the body, such as a kind
+    `missing` names what is waited for; `warnings` are shown in the body, such as a kind
     that the API server forbids. `stopping` says that it was ready and ends now.
     """
 

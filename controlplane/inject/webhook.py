@@ -8,6 +8,7 @@ or template counts from the next pod on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import time
 from collections.abc import Callable
@@ -79,32 +80,50 @@ def make_webhook_app(
     return app
 
 
-async def keep_certificate(
-    context: ssl.SSLContext,
-    current: GetCertificate,
-    *,
-    loaded: ServingCertificate,
-    every: float = CHECK_INTERVAL,
-) -> None:
-    """Keep a context at the certificate of the moment, until it is cancelled.
+class CertificateKeeper:
+    """Keeps a context at the certificate of the moment.
 
-    `loaded` is what the context has. What cannot be read is logged, once for each reason, and the
-    old certificate stays. `every` is in seconds.
+    What cannot be read is logged, once for each reason, and the old certificate stays.
     """
-    reported = ""
-    while True:
-        await asyncio.sleep(every)
+
+    def __init__(
+        self, context: ssl.SSLContext, current: GetCertificate, *, loaded: ServingCertificate
+    ) -> None:
+        """`loaded` is what the context has."""
+        self._context: Final = context
+        self._current: Final = current
+        self._loaded = loaded
+        self._reported = ""
+
+    @property
+    def loaded(self) -> ServingCertificate:
+        """What new connections are served with."""
+        return self._loaded
+
+    async def run(
+        self, *, every: float = CHECK_INTERVAL, changed: asyncio.Event | None = None
+    ) -> None:
+        """Look every so many seconds, and when something says that it changed, until cancelled."""
+        told = asyncio.Event() if changed is None else changed
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(every):
+                    await told.wait()
+            told.clear()
+            await self._look()
+
+    async def _look(self) -> None:
         try:
-            found = await asyncio.to_thread(current)
-            if found != loaded:
-                load(context, found)
-                loaded = found
+            found = await asyncio.to_thread(self._current)
+            if found != self._loaded:
+                load(self._context, found)
+                self._loaded = found
                 _log.info("webhook_certificate_renewed", not_after=found.not_after.isoformat())
-            reported = ""
+            self._reported = ""
         except CertificateError as error:
-            if str(error) != reported:
-                reported = str(error)
-                _log.warning("webhook_certificate_unreadable", reason=reported)
+            if str(error) != self._reported:
+                self._reported = str(error)
+                _log.warning("webhook_certificate_unreadable", reason=self._reported)
 
 
 class _Handler:

@@ -80,15 +80,17 @@ class Duties:
         if write_status:
             for leadership, writer in zip(self._work, self._writers, strict=True):
                 self._work[leadership].append(writer.run)
-        self._shared: SharedCertificate | None = None
+        shared: SharedCertificate | None = None
         if webhooks and certificate is None:
-            self._shared = certificate = SharedCertificate(
+            certificate = shared = SharedCertificate(
                 client,
                 namespace=namespace,
                 name=secret_name(revision),
                 names=serving_names(namespace, revision),
                 metrics=metrics,
             )
+        self.shared_certificate: Final = shared
+        """What the webhooks serve with, when it is the cluster's."""
         self.certificate: Final = certificate
         """What the webhooks serve with; None when there are none."""
         if webhooks and certificate is not None:
@@ -117,8 +119,8 @@ class Duties:
     async def run(self) -> None:
         """Do all of it until cancelled; then give the Leases away, for 2 s at most."""
         async with asyncio.TaskGroup() as group:
-            if self._shared is not None:
-                group.create_task(self._shared.run())
+            if self.shared_certificate is not None:
+                group.create_task(self.shared_certificate.run())
             if self._writes_status:
                 group.create_task(self._reports.tell())
             for leadership, work in self._work.items():

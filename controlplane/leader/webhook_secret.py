@@ -19,8 +19,12 @@ from controlplane.inject.errors import CertificateError
 from controlplane.kubernetes.client import MERGE_PATCH, Client
 from controlplane.kubernetes.errors import (
     ConflictError,
+    ForbiddenError,
     KubernetesError,
     NotFoundError,
+    TooManyRequestsError,
+    UnauthorizedError,
+    UnavailableError,
 )
 from controlplane.kubernetes.paths import Resource
 from controlplane.leader.answers import read_answer
@@ -35,6 +39,10 @@ from controlplane.leader.shared_certificate import (
 SECRETS: Final = Resource("", "v1", "secrets")
 EVERY: Final = 5.0
 """Seconds between two looks at the Secret. Far less than `shared_certificate.OVERLAP`."""
+SOON: Final = 0.5
+"""Seconds between two looks before the first answer: nobody trusts what is served meanwhile."""
+_DENIALS: Final = 3
+"""Refusals in a row that are believed: a server that starts forbids all that it has not read."""
 
 _log: Final = structlog.get_logger("controlplane.leader.webhooks")
 
@@ -56,7 +64,7 @@ def secret_name(revision: str) -> str:
 class SharedCertificate:
     """What every replica's webhooks serve with (`inject.certificate.GetCertificate`).
 
-    Until the API server was reached once it is one of our own making, that nobody trusts yet.
+    Until the API server has answered once it is one of our own making, that nobody trusts yet.
     """
 
     def __init__(
@@ -80,8 +88,15 @@ class SharedCertificate:
         self._serving = self._shared.serving()
         self._version = ""  # of the Secret that was read or written last
         self._reported = ""
+        self._denials = 0
         self.settled = False
         """Whether what is served is what the Secret holds."""
+        self.answered = False
+        """Whether the API server has said something definite: what the Secret holds, or why not."""
+        self.refusal = ""
+        """Why the Secret cannot be read or made, empty when it can."""
+        self.changed: Final = asyncio.Event()
+        """Set when there is another certificate; whoever serves it takes the event back."""
 
     def __call__(self) -> ServingCertificate:
         """Return the certificate of this moment."""
@@ -91,20 +106,19 @@ class SharedCertificate:
         """Follow the Secret until cancelled."""
         while True:
             await self.look()
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(EVERY if self.answered else SOON)
 
     async def look(self) -> None:
         """Take over what the Secret holds; make it when there is none."""
         try:
             try:
-                data = await self._client.request("GET", self._path)
+                self._read(await self._client.request("GET", self._path))
+                self._reported = ""
             except NotFoundError:
                 await self._create()
-                return
-            self._read(data)
-            self._reported = ""
         except KubernetesError as error:
             self._report("webhooks.secret_unreachable", str(error))
+            self._note_failure(error)
 
     async def rotate(self, *, published: bool) -> None:
         """Write what the Secret should hold next, if anything: for the leader alone.
@@ -136,6 +150,18 @@ class SharedCertificate:
         except KubernetesError as error:
             self._report("webhooks.rotation_failed", str(error))
 
+    def _note_failure(self, error: KubernetesError) -> None:
+        match error:
+            case UnavailableError() | UnauthorizedError() | TooManyRequestsError():
+                return
+            case ForbiddenError():
+                self._denials += 1
+            case _:
+                self._denials = _DENIALS
+        if self._denials >= _DENIALS:
+            self.refusal = str(error)
+            self.answered = True
+
     @property
     def _path(self) -> str:
         return SECRETS.path(namespace=self._namespace, name=self._name)
@@ -158,6 +184,9 @@ class SharedCertificate:
     def _read(self, data: bytes) -> None:
         secret = read_answer(data, _Secret)
         self._version = secret.metadata.resource_version
+        self._denials = 0
+        self.refusal = ""
+        self.answered = True
         try:
             found = from_data(secret.data or {})
         except CertificateError as error:
@@ -167,6 +196,7 @@ class SharedCertificate:
         if found != self._shared:
             self._shared = found
             self._serving = found.serving()
+            self.changed.set()
         self.settled = True
         self._metrics.certificate(self._serving.not_after.timestamp())
 

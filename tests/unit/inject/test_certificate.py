@@ -18,7 +18,7 @@ from controlplane.inject.certificate import (
 )
 from controlplane.inject.certificate_files import FileCertificate, from_files
 from controlplane.inject.errors import CertificateError
-from controlplane.inject.webhook import keep_certificate
+from controlplane.inject.webhook import CertificateKeeper
 
 TIME = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 NAMES = ("istiod.istio-system.svc", "127.0.0.1")
@@ -193,10 +193,10 @@ async def test_a_context_follows_the_certificate_and_survives_a_bad_one(
         done.set()
 
     monkeypatch.setattr("controlplane.inject.webhook.load", load)
-    task = asyncio.create_task(
-        keep_certificate(ssl_context(first), current, loaded=first, every=0.001)
-    )
+    keeper = CertificateKeeper(ssl_context(first), current, loaded=first)
+    task = asyncio.create_task(keeper.run(every=0.001))
     await asyncio.wait_for(done.wait(), 10)
     await asyncio.sleep(0.05)
     task.cancel()
     assert seen == [second]
+    assert keeper.loaded == second
