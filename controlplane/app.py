@@ -194,17 +194,22 @@ class App:
         return (TokenReviews(self._client, root_namespace=self._settings.root_namespace),)
 
     async def _run(self, stop: asyncio.Event) -> None:
-        async with self._client or contextlib.nullcontext(), self._listening():
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._registry.run(self._sources))]
-                if self._duties is not None:
-                    tasks.append(group.create_task(self._duties.run()))
-                await stop.wait()
-                self._stopping = True  # Kubernetes sends nobody to a pod that is not ready
-                self._log.info("app.stopping", grace=self._settings.shutdown_duration.seconds)
-                for task in tasks:
-                    task.cancel()
-            await self._server.stop(self._settings.shutdown_duration.seconds)
+        async with (
+            self._client or contextlib.nullcontext(),
+            self._listening(),
+            asyncio.TaskGroup() as group,
+        ):
+            tasks = [group.create_task(self._registry.run(self._sources))]
+            if self._duties is not None:
+                tasks.append(group.create_task(self._duties.run()))
+            await stop.wait()
+            self._stopping = True  # Kubernetes sends nobody to a pod that is not ready
+            grace = self._settings.shutdown_duration.seconds
+            self._log.info("app.stopping", grace=grace)
+            # At once, not after Leases were given away: who comes now would have to go again.
+            group.create_task(self._server.stop(grace))
+            for task in tasks:
+                task.cancel()
         self._log.info("app.stopped")
 
     @contextlib.asynccontextmanager
