@@ -24,6 +24,7 @@ from controlplane.kubernetes.errors import (
     UnavailableError,
     error_of,
 )
+from controlplane.kubernetes.keepalive import Keepalive
 from controlplane.kubernetes.lines import Lines, LineTooLongError
 from controlplane.kubernetes.paths import Call, call_of
 
@@ -35,19 +36,28 @@ CONNECT_TIMEOUT: Final = 10.0  # seconds until a connection stands
 REQUEST_TIMEOUT: Final = 60.0  # seconds for a whole request that is no watch
 IDLE_TIMEOUT: Final = 90.0
 """Seconds of silence after which a watch ends. A live one may be as silent: an API server sends
-no bookmarks of a kind that has not changed since it started."""
+no bookmarks of a kind that has not changed since it started. A dead network is noticed sooner, by
+`Keepalive`; this is for whatever answers in a server's place, such as a proxy on the way."""
 # Nobody tells when a TLS connection has said goodbye; aiohttp's documentation advises this pause.
 _FAREWELL: Final = 0.25
 _NO_QUERY: Final[Mapping[str, str]] = {}
+_KEEPALIVE: Final = Keepalive()
 _CHUNK: Final = 4 * 1024 * 1024  # bytes that are read ahead, so that a batch is a batch
 
 
 class Client:
     """An API server. Used as an asynchronous context manager, in one event loop."""
 
-    def __init__(self, access: Access, *, idle_timeout: float = IDLE_TIMEOUT) -> None:
+    def __init__(
+        self,
+        access: Access,
+        *,
+        idle_timeout: float = IDLE_TIMEOUT,
+        keepalive: Keepalive = _KEEPALIVE,
+    ) -> None:
         self._access: Final = access
         self._idle_timeout: Final = idle_timeout
+        self._keepalive: Final = keepalive
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -56,10 +66,9 @@ class Client:
         return self._access.server
 
     async def __aenter__(self) -> Self:
-        tls = self._access.tls
         self._session = aiohttp.ClientSession(
             # Each watch holds a connection, so their number is that of the kinds.
-            connector=aiohttp.TCPConnector(limit=0, ssl=tls if tls is not None else True),
+            connector=aiohttp.TCPConnector(limit=0, socket_factory=self._keepalive.make_socket),
             # Packing costs the API server and us more time than the network saves.
             headers={
                 "User-Agent": f"pylot/{__version__}",
@@ -192,8 +201,8 @@ class Client:
             renew = True
 
     def _route(self) -> dict[str, Any]:
-        access = self._access
-        named = {"proxy": access.proxy, "server_hostname": access.server_name}
+        access = self._access  # whose authorities may be others than a minute ago
+        named = {"proxy": access.proxy, "server_hostname": access.server_name, "ssl": access.tls}
         return {key: value for key, value in named.items() if value is not None}
 
     async def _refused(self, call: Call, answer: aiohttp.ClientResponse) -> KubernetesError:
