@@ -1,7 +1,7 @@
 """Where the API server is and how to prove who we are: a kubeconfig, or the pod's own account.
 
-Must not make requests. The rule that is easy to break: tokens end. A pod's token file is
-replaced, a plugin's token has a time; so the header is asked for again for each request.
+Must not make requests. The rule that is easy to break: tokens and authorities end. A pod's files
+are replaced, a plugin's token has a time; so both are asked for again for each request.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Access(Protocol):
 
     @property
     def tls(self) -> ssl.SSLContext | None:
-        """How to speak TLS with it; None for plain HTTP."""
+        """How to speak TLS with it, asked for each request; None for plain HTTP."""
         ...
 
     @property
@@ -114,19 +114,26 @@ class PodAccess:
         port = environ.get("KUBERNETES_SERVICE_PORT", "") or "443"
         self.server: Final = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
         self._token_file: Final = account / "token"
+        self._authorities_file: Final = account / "ca.crt"
         self._clock: Final = clock
         self._read_at = float("-inf")
         self._token = ""
         try:
-            self.tls: Final = ssl.create_default_context(cafile=str(account / "ca.crt"))
+            self._authorities = self._authorities_file.read_text()
+            self._tls = _trusting(self._authorities)
             self._token_file.read_bytes()
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ValueError, ssl.SSLError) as error:
             raise UsageError(
                 f"the service account of this pod cannot be read: {account}: {error}"
             ) from None
 
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """What trusts the cluster's authorities of this moment."""
+        return self._tls
+
     async def authorization(self, *, renew: bool = False) -> str:
-        """Return the token of the account, read again every minute."""
+        """Return the token of the account, read again every minute, as the authorities are."""
         now = self._clock()
         if renew or now - self._read_at >= _REFRESH:
             try:
@@ -135,8 +142,27 @@ class PodAccess:
                 raise UnavailableError(
                     f"the token {self._token_file} cannot be read: {error.strerror}"
                 ) from None
+            self._read_authorities()
             self._read_at = now
         return f"Bearer {self._token}" if self._token else ""
+
+    def _read_authorities(self) -> None:
+        """Trust the cluster's authorities as the file has them; what cannot be read changes
+        nothing, because the old ones may still be good."""
+        try:
+            found = self._authorities_file.read_text()
+            if found != self._authorities:
+                # Another context, for another pool of connections: open watches may stay.
+                self._tls = _trusting(found)
+                self._authorities = found
+        except (OSError, ValueError, ssl.SSLError):
+            return
+
+
+def _trusting(authorities: str) -> ssl.SSLContext:
+    if not authorities.strip():
+        raise ValueError("ca.crt is empty")  # which would mean the authorities of the system
+    return ssl.create_default_context(cadata=authorities)
 
 
 class KubeconfigAccess:

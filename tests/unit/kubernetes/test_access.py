@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ssl
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from aiohttp import web
 
 from controlplane.errors import UsageError
 from controlplane.kubernetes.access import NoClusterError, PodAccess, find_access, is_loopback
+from controlplane.kubernetes.client import Client
 from controlplane.kubernetes.errors import UnavailableError
 from tests.kubernetes.certificates import Certificates
+from tests.unit.kubernetes.fake_server import serving
 
 
 def write(path: Path, **changes: Any) -> Path:
@@ -156,6 +160,41 @@ async def test_a_pod_uses_its_account_and_reads_the_token_again(tmp_path: Path) 
         await access.authorization(renew=True)
     with pytest.raises(UsageError, match="service account"):
         PodAccess(environ, account=tmp_path)
+
+
+async def test_a_pod_trusts_the_authority_that_its_files_hold_now(tmp_path: Path) -> None:
+    def directory(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        return tmp_path / name
+
+    old, new = Certificates(directory("old")), Certificates(directory("new"))
+    account = directory("account")
+    authorities, now = account / "ca.crt", 0.0
+    (account / "token").write_text("token")
+    authorities.write_bytes(old.authority.read_bytes())
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*old.server("before", "127.0.0.1"))
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(headers={"Connection": "close"})
+
+    async with serving(answer, tls=tls) as url:
+        environ = {
+            "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+            "KUBERNETES_SERVICE_PORT": url.rpartition(":")[2],
+        }
+        access = PodAccess(environ, account=account, clock=lambda: now)
+        async with Client(access) as client:
+            await client.request("GET", "/api")
+            tls.load_cert_chain(*new.server("after", "127.0.0.1"))
+            for spoilt in (b"", b"no certificate", None):
+                authorities.unlink() if spoilt is None else authorities.write_bytes(spoilt)
+                now += 60.0
+                with pytest.raises(UnavailableError, match="certificate is not accepted"):
+                    await client.request("GET", "/api")
+            authorities.write_bytes(new.authority.read_bytes())
+            now += 60.0
+            await client.request("GET", "/api")
 
 
 def test_loopback_servers_need_no_proxy() -> None:
