@@ -9,6 +9,7 @@ stream and push.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -40,6 +41,7 @@ class LogReporter(Reporter):
     def __init__(self) -> None:
         # Bound now: an unbound logger is bound anew at each call, and there are two per response.
         self._log: Any = structlog.get_logger("controlplane.ads").bind()
+        self._debugs: Final[bool] = self._log.is_enabled_for(logging.DEBUG)
         self._tallies: dict[int, _Tally] = {}
 
     def connected(self, connection: str, proxy: Proxy, *, delta: bool) -> None:
@@ -62,7 +64,6 @@ class LogReporter(Reporter):
 
     def sent(self, connection: str, send: Send) -> None:
         """Count a response."""
-        size = len(send.payload)
         if send.push:
             tally = self._tallies.get(send.push)
             if tally is None:
@@ -71,17 +72,18 @@ class LogReporter(Reporter):
                 loop.call_later(_SUMMARY_AFTER, self._sum_up, send.push)
             tally.types[send.short] = None
             tally.responses += 1
-            tally.size += size
-        self._log.debug(
-            "ads.response",
-            connection=connection,
-            type=send.short,
-            nonce=send.nonce,
-            push=send.push,
-            resources=len(send.names),
-            removed=len(send.removed),
-            size=size,
-        )
+            tally.size += len(send.payload)
+        if self._debugs:
+            self._log.debug(
+                "ads.response",
+                connection=connection,
+                type=send.short,
+                nonce=send.nonce,
+                push=send.push,
+                resources=len(send.names),
+                removed=len(send.removed),
+                size=len(send.payload),
+            )
 
     def acknowledged(
         self, connection: str, info: TypeInfo, *, version: str, seconds: float, push: int
@@ -91,14 +93,15 @@ class LogReporter(Reporter):
         if tally is not None:
             tally.acknowledged += 1
             tally.slowest = max(tally.slowest, seconds)
-        self._log.debug(
-            "ads.ack",
-            connection=connection,
-            type=info.short,
-            version=version,
-            push=push,
-            seconds=round(seconds, 4),
-        )
+        if self._debugs:
+            self._log.debug(
+                "ads.ack",
+                connection=connection,
+                type=info.short,
+                version=version,
+                push=push,
+                seconds=round(seconds, 4),
+            )
 
     def rejected(
         self,

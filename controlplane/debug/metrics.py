@@ -26,6 +26,7 @@ from prometheus_client import (
 
 from controlplane.ads.status import ServingStatus
 from controlplane.debug.conflicts import DUPLICATE_SUBSETS, DUPLICATE_SUBSETS_TEXT, GAUGES
+from controlplane.debug.responses import PUSHES, TIMES, ResponseMetrics
 from controlplane.model.snapshot import Snapshot
 from controlplane.translate.resources import ResourceType
 
@@ -45,11 +46,7 @@ TRIGGERS: Final = frozenset(
 )
 _CREATED: Final = re.compile(r"^(?:# (?:HELP|TYPE) )?\w+_created[ {]")
 
-# Seconds. istiod's buckets, with finer ones below 100 ms, where our pushes are.
-_CONVERGENCE: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 3, 5, 10, 20, 30)
-_PUSH: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 3, 5, 10, 20, 30)
-_DEBOUNCE: Final = (0.01, 0.1, 0.5, 1, 2, 3, 5, 10, 20)
-_BYTES: Final = (1, 10_000, 1_000_000, 4_000_000, 10_000_000, 40_000_000)
+_DEBOUNCE: Final = (0.01, 0.1, 0.5, 1, 2, 3, 5, 10, 20)  # seconds
 
 
 def short_type(type_url: str) -> str:
@@ -75,9 +72,9 @@ class Metrics:
     def __init__(self, *, version: str, clock: Callable[[], float] = time.time) -> None:
         self.registry: Final = CollectorRegistry(auto_describe=False)
         self._version = version
-        self._counter_names: Final[list[str]] = []
-        # Found once, used often.
-        self._by_type: Final[dict[str, tuple[Counter, Histogram, Histogram]]] = {}
+        self._counter_names: Final[list[str]] = [PUSHES]
+        self.responses: Final = ResponseMetrics(short_type)
+        self.registry.register(self.responses)
         started = clock()
         self._describe(version)
         self._gauge("istiod_uptime_seconds", "Seconds since the start.").set_function(
@@ -119,7 +116,6 @@ class Metrics:
         }
 
     def _counters(self) -> None:
-        self._pushes = self._counter("pilot_xds_pushes", "Responses sent.", "type")
         self._rejects = self._counter("pilot_total_xds_rejects", "Responses refused.", "type")
         self._expired = self._counter(
             "pilot_xds_expired_nonce", "Requests that answered an older response.", "type"
@@ -168,25 +164,11 @@ class Metrics:
         )
 
     def _histograms(self) -> None:
-        self._convergence = self._histogram(
-            "pilot_proxy_convergence_time",
-            "Seconds from a change to its acknowledgement by a proxy.",
-            _CONVERGENCE,
-        )
-        self._push_time = self._histogram(
-            "pilot_xds_push_time", "Seconds to make and send one response.", _PUSH, "type"
-        )
-        self._send_time = self._histogram(
-            "pilot_xds_send_time", "Seconds to hand one response to the transport.", _PUSH
-        )
-        self._size = self._histogram(
-            "pilot_xds_config_size_bytes", "Bytes of one response.", _BYTES, "type"
-        )
         self._debounce = self._histogram(
             "pilot_debounce_time", "Seconds that a change waited for others.", _DEBOUNCE
         )
         self._snapshot_time = self._histogram(
-            "pilot_pushcontext_init_seconds", "Seconds to make a snapshot.", _PUSH
+            "pilot_pushcontext_init_seconds", "Seconds to make a snapshot.", TIMES
         )
 
     def _collectors(self) -> None:
@@ -201,33 +183,6 @@ class Metrics:
     def disconnected(self) -> None:
         """A stream has ended."""
         self._connected.labels(version=self._version).dec()
-
-    def pushed(self, type_url: str, size: int) -> None:
-        """A response of `size` bytes was sent."""
-        pushes, sizes, _ = self._of_type(type_url)
-        pushes.inc()
-        sizes.observe(size)
-
-    def written(self, type_url: str, *, making: float, writing: float) -> None:
-        """Making a response and handing it to the transport took so many seconds."""
-        *_, times = self._of_type(type_url)
-        times.observe(making + writing)
-        self._send_time.observe(writing)
-
-    def _of_type(self, type_url: str) -> tuple[Counter, Histogram, Histogram]:
-        found = self._by_type.get(type_url)
-        if found is None:
-            short = short_type(type_url)
-            found = self._by_type[type_url] = (
-                self._pushes.labels(type=short),
-                self._size.labels(type=short),
-                self._push_time.labels(type=short),
-            )
-        return found
-
-    def acked(self, seconds: float) -> None:
-        """A proxy has acknowledged a change, `seconds` after it happened."""
-        self._convergence.observe(seconds)
 
     def rejected(self, type_url: str) -> None:
         """A proxy has refused a response."""

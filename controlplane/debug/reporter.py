@@ -29,19 +29,17 @@ class MetricsReporter(Reporter):
         """Forget the client."""
         self._metrics.disconnected()
 
-    def sent(self, connection: str, send: Send) -> None:
-        """Count the response and its bytes."""
-        self._metrics.pushed(send.type_url, len(send.payload))
-
     def written(self, send: Send, *, making: float, writing: float) -> None:
-        """Note how long making and writing took."""
-        self._metrics.written(send.type_url, making=making, writing=writing)
+        """Count the response, its bytes and its times."""
+        self._metrics.responses.written(
+            send.type_url, len(send.payload), making=making, writing=writing
+        )
 
     def acknowledged(
         self, connection: str, info: TypeInfo, *, version: str, seconds: float, push: int
     ) -> None:
         """Note how long the proxy took."""
-        self._metrics.acked(seconds)
+        self._metrics.responses.acknowledged(seconds)
 
     def rejected(
         self,
