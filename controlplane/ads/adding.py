@@ -1,20 +1,19 @@
-"""Make before break, first half: clusters that a client is being sent, and what waits for them.
+"""Make before break, first half: clusters that a client is being sent and has not answered.
 
 Envoy says nothing about CDS while a cluster warms, so nobody may wait for its answer except
-routes and listeners that newly name an added cluster (rule 9 of the design). Owns which clusters
-are being added to one client, and until when that is waited for. The rule that is easy to break:
-each wait has an end, and a client that serves nobody yet waits for nothing.
+routes and listeners that newly name an added cluster (`holding`). Owns which clusters are being
+added to one client, and until when that is waited for. The rule that is easy to break: each
+cluster has its own end, and a client that serves nobody yet waits for nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from controlplane.ads.cache import Collection, Content, same
-from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, RDS, Names
+from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, Names
 from controlplane.ads.views import ClassView
 from controlplane.ads.watch import Sent, Watch
-from controlplane.translate.resources import Resource
 
 
 class Adding:
@@ -23,10 +22,11 @@ class Adding:
     Times are the clock's seconds.
     """
 
-    __slots__ = ("_until",)
+    __slots__ = ("_until", "fewer")
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
+        self.fewer = False  # whether something was waited for and is no longer
 
     def __bool__(self) -> bool:
         return bool(self._until)
@@ -44,20 +44,22 @@ class Adding:
         """Forget what the view does not show any more."""
         if self._until:
             shown = view.clusters.by_name
-            self._until = {name: end for name, end in self._until.items() if name in shown}
+            self._keep({name: end for name, end in self._until.items() if name in shown})
 
     def give_up(self, now: float) -> None:
         """Forget what was waited for long enough."""
         if self._until:
-            self._until = {name: end for name, end in self._until.items() if end > now}
+            self._keep({name: end for name, end in self._until.items() if end > now})
 
     def answered(self, watch: Watch, sent: Sent) -> None:
         """The client answered a response of clusters."""
+        if not self._until:
+            return
         if sent.nonce == watch.nonce_sent:
-            self._until.clear()
+            self._keep({})
         else:
-            for name in sent.content.names:
-                self._until.pop(name, None)
+            named = frozenset(sent.content.names)
+            self._keep({name: end for name, end in self._until.items() if name not in named})
 
     def took_endpoints(self, endpoints: Watch, view: ClassView) -> None:
         """New clusters that have their endpoints are ready.
@@ -74,40 +76,18 @@ class Adding:
             if name in shown
         )
         if not any(lacking):
-            self._until.clear()
+            self._keep({})
 
-    def hold_back(
-        self, watch: Watch, wanted: Collection, view: ClassView
-    ) -> dict[str, Resource | None]:
-        """Return what keeps its predecessor for now, and set until when the watch waits.
+    def _keep(self, until: dict[str, float]) -> None:
+        self.fewer = self.fewer or len(until) < len(self._until)
+        self._until = until
 
-        A route or listener that newly names a cluster which is being added waits for the answer
-        to CDS. A route configuration that no listener asks for any more is not emptied under
-        connections that still use it; what is left in it is the answer for unknown hosts.
-        """
-        instead: dict[str, Resource | None] = {}
-        for name in wanted.difference(watch.sent).changed:
-            resource = wanted.by_name[name]
-            old = watch.sent.get(name) if watch.sent is not None else None
-            if (
-                watch.info is RDS
-                and old is not None
-                and name not in view.route_names
-                and resource.clusters < old.clusters
-            ):
-                instead[name] = old
-                continue
-            if not self._until:
-                continue
-            ends = [
-                self._until[cluster]
-                for cluster in resource.clusters
-                if cluster in self._until and (old is None or cluster not in old.clusters)
-            ]
-            if ends:
-                instead[name] = old
-                watch.hold_until = max(watch.hold_until or 0.0, *ends)
-        return instead
+    def end(self, clusters: Container[str], known: Names) -> float | None:
+        """Return until when to wait for those of these clusters that are not known yet."""
+        return max(
+            (end for name, end in self._until.items() if name in clusters and name not in known),
+            default=None,
+        )
 
     def follow(
         self,

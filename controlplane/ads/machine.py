@@ -15,6 +15,8 @@ from controlplane.ads import overlay
 from controlplane.ads.adding import Adding, overdue
 from controlplane.ads.bisection import Bisection
 from controlplane.ads.cache import Assembled, Collection, Content, NameSets
+from controlplane.ads.holding import Holding
+from controlplane.ads.mixtures import Mixtures
 from controlplane.ads.rejections import Rejection, Rejections, named_in
 from controlplane.ads.reporter import Reporter
 from controlplane.ads.returning import (
@@ -48,6 +50,7 @@ class Shared(NamedTuple):
 
     names: NameSets
     rejections: Rejections
+    mixtures: Mixtures
     sequences: Iterator[int]
     reporter: Reporter
 
@@ -64,6 +67,7 @@ class Session:
         self._build: Final = build
         self._connection: Final = connection
         self._adding: Final = Adding()
+        self._holding: Final = Holding()
         self.returning: Final = Returning()
         self.watches: dict[ResourceType, Watch] = {}
         self.freed = False  # whether an answer freed a resource that others were spared
@@ -189,6 +193,10 @@ class Session:
     def _give_up_waiting(self, now: float) -> None:
         """Stop waiting for clusters whose time is over, and name those that warm so long."""
         self._adding.give_up(now)
+        if self._adding.fewer:
+            self._adding.fewer = False
+            for watch in self.watches.values():
+                watch.dirty = watch.dirty or watch.hold_until is not None
         clusters = self.watches.get(CDS.kind)
         if clusters is None or not clusters.unanswered or len(self.watches) == 1:
             return  # it may not even have read what it was sent
@@ -200,7 +208,7 @@ class Session:
 
     def _wake(self, watch: Watch, now: float) -> None:
         held = watch.hold_until
-        if held is not None and (now >= held or not self._adding):
+        if held is not None and now >= held:
             watch.dirty = True
         bisection = watch.bisection
         if bisection is not None:
@@ -299,7 +307,9 @@ class Session:
             return wanted, frozenset()
         held = unasked(watch, wanted, self._view, self.watches)
         if watch.info is not EDS:
-            held |= self._adding.hold_back(watch, wanted, self._view)
+            held |= self._holding.hold_back(
+                watch, wanted, self._view, self._adding, self._shared.mixtures
+            )
         if watch.hold_until is not None and watch.sent is None and watch.info.complete:
             # What the client holds is not known, and a resource left out would be deleted.
             return None, frozenset()

@@ -17,6 +17,7 @@ from controlplane.ads.classes import ClassState, Pending, Stream
 from controlplane.ads.delta import DeltaSession
 from controlplane.ads.journal import Journal
 from controlplane.ads.machine import Session, Shared
+from controlplane.ads.mixtures import Mixtures
 from controlplane.ads.outstanding import Outstanding, outstanding_of
 from controlplane.ads.progress import Progress, progress_of
 from controlplane.ads.rejections import Rejections
@@ -77,6 +78,7 @@ class Pusher:
         self._shared: Final = Shared(
             names=NameSets(),
             rejections=Rejections(),
+            mixtures=Mixtures(),
             sequences=itertools.count(1),
             reporter=self._reporter,
         )

@@ -64,12 +64,17 @@ def cluster_name(host: str) -> str:
     return f"outbound|80||{host}"
 
 
+def _routed(host: str) -> str:
+    return cluster_name(host.rpartition("=")[2])
+
+
 class World(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a class shows. `clusters` maps a host to a number that changes its bytes."""
 
     clusters: Mapping[str, int] = {}
     endpoints: Mapping[str, tuple[str, ...]] = {}  # host -> addresses
-    routes: Mapping[str, tuple[str, ...]] = {}  # route name -> hosts routed to
+    # route name -> hosts routed to; `front=reviews` goes to the cluster of another host
+    routes: Mapping[str, tuple[str, ...]] = {}
     listeners: Mapping[str, int] = {}  # listener name -> a number that changes its bytes
     tcp: Mapping[str, tuple[str, ...]] = {}  # listener name -> hosts named directly
     targets: Mapping[str, str] = {}  # ip -> host: decides the class of a proxy
@@ -225,13 +230,13 @@ class FakeGenerator:
                 name=name,
                 virtual_hosts=[
                     VirtualHost(
-                        name=host,
-                        domains=[host],
+                        name=host.partition("=")[0],
+                        domains=[host.partition("=")[0]],
                         routes=[
                             Route(
                                 name="broken" if {name, f"{name}/{host}"} & broken else "",
                                 match=RouteMatch(prefix="/"),
-                                route=RouteAction(cluster=cluster_name(host)),
+                                route=RouteAction(cluster=_routed(host)),
                             )
                         ],
                     )
@@ -242,7 +247,7 @@ class FakeGenerator:
                 ResourceType.ROUTE,
                 name,
                 serialise(message),
-                clusters=frozenset(map(cluster_name, hosts)),
+                clusters=frozenset(map(_routed, hosts)),
                 origins=tuple(
                     Origin(
                         f"virtual_hosts[{host}]",

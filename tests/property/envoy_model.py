@@ -8,12 +8,21 @@ nonces that are new, names that come once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from controlplane.ads.classes import Stream
 from controlplane.ads.pusher import Pusher
-from controlplane.ads.types import CDS, EDS, LDS, RDS, TYPE_BY_URL, Send, TypeInfo
+from controlplane.ads.types import (
+    ACKNOWLEDGE_LIMIT,
+    CDS,
+    EDS,
+    LDS,
+    RDS,
+    TYPE_BY_URL,
+    Send,
+    TypeInfo,
+)
 from controlplane.ads.wire import DeltaRequest, Failure, Request
 from controlplane.model.proxy import make_proxy
 from controlplane.translate.envoy import (
@@ -35,11 +44,32 @@ _MESSAGES: dict[str, Any] = {
 }
 
 
+class _Heard(NamedTuple):
+    """A response, and what the view showed when it was sent: all clusters, and those that stay.
+
+    `late` are the clusters that were sent so long before that nothing waits for them any more.
+    """
+
+    send: Send
+    shown: Mapping[str, Resource]
+    staying: Mapping[str, Resource]
+    late: frozenset[str]
+
+
 class Envoy:
     """One node; it may connect, be cut off and come back with what it holds."""
 
-    def __init__(self, pusher: Pusher, node: str, *, delta: bool, names_culprits: bool) -> None:
+    def __init__(
+        self,
+        pusher: Pusher,
+        node: str,
+        *,
+        delta: bool,
+        names_culprits: bool,
+        clock: Callable[[], float],
+    ) -> None:
         self.pusher = pusher
+        self.clock = clock
         self.proxy = make_proxy(node, {}, user_agent="envoy")
         self.delta = delta
         self.names_culprits = names_culprits
@@ -58,8 +88,8 @@ class Envoy:
         self.asked: dict[str, set[str]] = {info.url: set() for info in ORDER}
         self.subscribed: set[str] = set()
         self.nonces: set[str] = set()
-        # What the view showed at that time comes along: all clusters, and those that stay.
-        self.inbox: deque[tuple[Send, Mapping[str, Resource], Mapping[str, Resource]]] = deque()
+        self.inbox: deque[_Heard] = deque()
+        self.offered: dict[str, float] = {}  # when each cluster was sent that had not been there
         self.warming: set[str] = set()  # clusters whose endpoints have to come
         # Answers about clusters that came while some warmed.
         self.withheld: list[tuple[str, Failure | None]] = []
@@ -114,14 +144,25 @@ class Envoy:
         self.nonces.add(send.nonce)
         assert len(set(send.names)) == len(send.names), "a name appears twice in one response"
         view = self.stream.session.view
-        self.inbox.append((send, view.clusters.by_name, view.base.clusters.by_name))
+        now = self.clock()
+        if send.type_url == CDS.url:
+            kept = self.offered if self.delta else {}
+            self.offered = {
+                name: self.offered.get(name, now)
+                for name in (*kept, *send.names)
+                if name not in send.removed
+            }
+        late = frozenset(
+            name for name, time in self.offered.items() if time + ACKNOWLEDGE_LIMIT <= now
+        )
+        self.inbox.append(_Heard(send, view.clusters.by_name, view.base.clusters.by_name, late))
         return True
 
     def answer(self) -> bool:
         """Take the oldest unanswered response; return whether there was one."""
         if not self.inbox:
             return False
-        send, shown, staying = self.inbox.popleft()
+        send, shown, staying, late = self.inbox.popleft()
         info = TYPE_BY_URL[send.type_url]
         resources, removed, nonce, version = self._decode(send)
         self.nonce[info.url] = nonce
@@ -144,6 +185,7 @@ class Envoy:
                     for cluster in sorted(lacking)
                     if (cluster not in self.held[CDS.url] or self._still_warms(name, cluster))
                     and cluster in shown
+                    and cluster not in late
                     and b"broken" not in shown[cluster].body
                 ]
         if info is EDS:
