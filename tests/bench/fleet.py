@@ -49,9 +49,11 @@ class Fleet:
         address: tuple[str, int],
         *,
         delta: bool,
+        full_frames: bool = True,
         processes: int = 1,
         extensions: int = ENVOY_EXTENSIONS,
     ) -> None:
+        """With `full_frames` the server is one of ours; see `tests.bench.http2.Connection`."""
         self._delta: Final = delta
         context = multiprocessing.get_context("spawn")
         self._loaders: Final[list[tuple[Any, Pipe]]] = []
@@ -61,7 +63,11 @@ class Fleet:
             process = context.Process(
                 target=play,
                 args=(theirs, address),
-                kwargs={"delta": delta, "extensions": extensions},
+                kwargs={
+                    "delta": delta,
+                    "full_frames": full_frames,
+                    "extensions": extensions,
+                },
                 daemon=True,
             )
             process.start()
@@ -147,11 +153,10 @@ class Fleet:
             self.connected += answer.connected
             columns = answer.samples
             for index, when in enumerate(columns.time):
-                kind, version = answer.versions[columns.version[index]]
+                kind, version, size = answer.responses[columns.response[index]]
                 names = answer.names.get((kind, version), nothing)
-                samples.append(
-                    Sample(when, columns.sidecar[index], kind, version, columns.size[index], names)
-                )
+                sidecar = columns.sidecar[index]
+                samples.append(Sample(when, sidecar, kind, version, size, names))
         return samples
 
     def _send(self, command: Command) -> None:

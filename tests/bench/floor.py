@@ -44,7 +44,7 @@ def _measure(rows: list[Row], size: Size, transport: str, *, quick: bool) -> Non
     process = subprocess.Popen(words, stdin=subprocess.PIPE)
     try:
         _wait(port)
-        with Fleet((HOST, port), delta=False) as fleet:
+        with Fleet((HOST, port), delta=False, full_frames=transport == "ours") as fleet:
             assert process.stdin is not None
             fleet.connect(world.sidecars(size.sidecars), wait=False)
             time.sleep(1.0 + size.sidecars / 500)
@@ -52,15 +52,18 @@ def _measure(rows: list[Row], size: Size, transport: str, *, quick: bool) -> Non
                 progress(f"floor, {transport}, {size.sidecars} streams, {body:,} bytes")
                 latencies: list[float] = []
                 spent: list[float] = []
+                loaders: list[float] = []
                 for _ in range(2 if quick else 5):
                     cpu = cpu_seconds(process.pid)
                     fleet.collect()
+                    loader = fleet.cpu
                     fleet.expect(CDS)
                     since = time.monotonic()
                     process.stdin.write(f"{body}\n".encode())
                     process.stdin.flush()
                     fleet.reached()
                     latencies.append(max(sample.time for sample in fleet.collect()) - since)
+                    loaders.append(fleet.cpu - loader)
                     time.sleep(0.3)
                     spent.append(cpu_seconds(process.pid) - cpu)
                 rows.append(
@@ -71,6 +74,7 @@ def _measure(rows: list[Row], size: Size, transport: str, *, quick: bool) -> Non
                         unit="s",
                         value=statistics.median(latencies),
                         cpu=statistics.median(spent),
+                        loader_cpu=statistics.median(loaders),
                         sidecars=size.sidecars,
                         repetitions=len(spent),
                     )

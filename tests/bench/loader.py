@@ -19,12 +19,15 @@ from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection as Pipe
 from typing import Final, NamedTuple
 
+from tests.bench.http2 import Connection
 from tests.bench.messages import TYPES
 from tests.bench.messages import extensions as make_extensions
-from tests.bench.sidecar import HEALTHY, Behaviour, Book, Samples, Sidecar
+from tests.bench.sidecar import HEALTHY, Behaviour, Book, Response, Samples, Sidecar
 
-_BUFFER: Final = 1024 * 1024
+_BUFFER: Final = 4 * 1024 * 1024
+_FIRST: Final = 4096  # bytes that are read first: small responses whole, of others the beginning
 _FEW_NAMES: Final = 256  # the names of larger responses are not reported
+_READABLE: Final = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
 _RETRY: Final = 0.5  # seconds; Envoy retries after a random part of this, doubled each time
 _RETRY_MAX: Final = 30.0
 
@@ -83,10 +86,10 @@ class Reached(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """Answer: the samples, the versions they point to, and what each version carried."""
+    """Answer: the samples, the responses they point to, and what each version carried."""
 
     samples: Samples
-    versions: tuple[tuple[str, str], ...]
+    responses: tuple[Response, ...]
     names: dict[tuple[str, str], frozenset[str]]
     cpu: float  # seconds of this process since it began
     connected: int
@@ -96,28 +99,35 @@ Command = Connect | Expect | Disconnect | Collect | Stop
 
 
 class _Waiting:
-    """What a command waits for: pairs of sidecar and type."""
+    """What a command waits for: sidecars by type."""
 
-    def __init__(self, pairs: Iterable[tuple[int, int]], deadline: float) -> None:
-        self.pairs = set(pairs)
-        self.deadline = deadline
+    def __init__(self, sidecars: Iterable[int], types: Iterable[str], deadline: float) -> None:
+        everyone = tuple(sidecars)
+        self.missing: Final = {name: set(everyone) for name in types}
+        self.deadline: Final = deadline
 
 
 class Loader:
     """The loop."""
 
     def __init__(
-        self, pipe: Pipe, address: tuple[str, int], *, delta: bool, extensions: int
+        self,
+        pipe: Pipe,
+        address: tuple[str, int],
+        *,
+        delta: bool,
+        full_frames: bool,
+        extensions: int,
     ) -> None:
         self._pipe: Final = pipe
         self._address: Final = address
         self._authority: Final = f"{address[0]}:{address[1]}"
-        self._book: Final = Book(time.monotonic, delta=delta)
+        self._book: Final = Book(time.monotonic, delta=delta, full_frames=full_frames)
         self._extensions: Final = make_extensions(extensions)
         self._poll: Final = select.epoll()
         self._poll.register(pipe.fileno(), select.EPOLLIN)
         self._live: dict[int, tuple[socket.socket, Sidecar]] = {}  # by file descriptor
-        self._written: dict[int, Sidecar] = {}  # sidecars with bytes to send, by descriptor
+        self._unsent: set[int] = set()  # descriptors whose sockets take no more
         self._played: dict[int, tuple[Played, Behaviour, int]] = {}  # and the failures in a row
         self._by_number: dict[int, int] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -126,57 +136,70 @@ class Loader:
         self._seen = 0  # samples that the waiting one has looked at
         self._ended: list[str] = []
         self._buffer: Final = bytearray(_BUFFER)
+        self._view: Final = memoryview(self._buffer)
         self._random: Final = random.Random(1)
 
     def run(self) -> None:
         """Serve commands until told to stop."""
-        view = memoryview(self._buffer)
         while True:
             for descriptor, event in self._poll.poll(self._patience()):
-                if descriptor == self._pipe.fileno():
-                    if not self._command():
-                        return
-                elif descriptor in self._live:
-                    self._ready(descriptor, event, view)
+                live = self._live.get(descriptor)
+                if live is not None:
+                    self._ready(descriptor, event, *live)
+                elif descriptor == self._pipe.fileno() and not self._command():
+                    return
             self._run_timers()
             self._look()
 
     # --- sockets --------------------------------------------------------------------------
 
-    def _ready(self, descriptor: int, event: int, view: memoryview) -> None:
-        stream, sidecar = self._live[descriptor]
-        if event & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+    def _ready(self, descriptor: int, event: int, stream: socket.socket, sidecar: Sidecar) -> None:
+        connection = sidecar.connection
+        if event & _READABLE:
             try:
-                size = stream.recv_into(self._buffer)
-            except BlockingIOError:
-                size = -1
+                self._read(stream, connection)
             except OSError as error:
                 self._lost(descriptor, str(error))
                 return
-            if size == 0:
-                self._lost(descriptor, sidecar.connection.ended or "connection closed")
+            if connection.ended is not None:
+                self._lost(descriptor, connection.ended)
                 return
-            if size > 0:
-                sidecar.connection.receive(view[:size])
-            if sidecar.connection.ended is not None:
-                self._lost(descriptor, sidecar.connection.ended)
+        if connection.outgoing or event & select.EPOLLOUT:
+            self._write(descriptor)
+
+    def _read(self, stream: socket.socket, connection: Connection) -> None:
+        """Read what has come, twice when there is more than the beginning of a response."""
+        limit = _FIRST if connection.between else _BUFFER
+        for _ in range(2):
+            try:
+                if connection.unread:
+                    # TCP throws the bytes away then instead of copying them.
+                    limit = min(connection.unread, _BUFFER)
+                    size = stream.recv_into(self._buffer, limit, socket.MSG_TRUNC)
+                    connection.discarded(size)
+                else:
+                    size = stream.recv_into(self._buffer, limit)
+                    connection.receive(self._view[:size])
+            except BlockingIOError:
                 return
-        self._write(descriptor)
+            if not size:
+                connection.ended = connection.ended or "connection closed"
+            if size < limit or connection.between:
+                return
+            limit = _BUFFER
 
     def _write(self, descriptor: int) -> None:
         stream, sidecar = self._live[descriptor]
-        outgoing = sidecar.connection.outgoing
-        if outgoing:
+        connection = sidecar.connection
+        if connection.outgoing:
             with contextlib.suppress(BlockingIOError):
-                sent = stream.send(outgoing)
-                del outgoing[:sent]
-        if bool(outgoing) != (descriptor in self._written):
+                sent = stream.send(connection.outgoing)
+                connection.outgoing = connection.outgoing[sent:]
+        if bool(connection.outgoing) != (descriptor in self._unsent):
             reads = 0 if sidecar.behaviour.stalls else select.EPOLLIN
-            self._poll.modify(descriptor, reads | (select.EPOLLOUT if outgoing else 0))
-            if outgoing:
-                self._written[descriptor] = sidecar
-            else:
-                self._written.pop(descriptor, None)
+            writes = select.EPOLLOUT if connection.outgoing else 0
+            self._poll.modify(descriptor, reads | writes)
+            self._unsent ^= {descriptor}
 
     def _open(self, number: int) -> None:
         played, behaviour, failures = self._played[number]
@@ -215,7 +238,7 @@ class Loader:
     def _close(self, descriptor: int) -> int:
         stream, sidecar = self._live.pop(descriptor)
         self._poll.unregister(descriptor)
-        self._written.pop(descriptor, None)
+        self._unsent.discard(descriptor)
         self._by_number.pop(sidecar.number, None)
         stream.close()
         return sidecar.number
@@ -251,13 +274,16 @@ class Loader:
         if waiting is None:
             return
         samples = self._book.samples
+        responses = self._book.responses
         for index in range(self._seen, len(samples.time)):
-            waiting.pairs.discard((samples.sidecar[index], samples.type[index]))
+            missing = waiting.missing.get(responses[samples.response[index]].type)
+            if missing is not None:
+                missing.discard(samples.sidecar[index])
         self._seen = len(samples.time)
-        if not waiting.pairs or time.monotonic() >= waiting.deadline:
+        if not any(waiting.missing.values()) or time.monotonic() >= waiting.deadline:
             self._waiting = None
             ended, self._ended = tuple(self._ended), []
-            self._pipe.send(Reached(len(waiting.pairs), ended))
+            self._pipe.send(Reached(sum(map(len, waiting.missing.values())), ended))
 
     # --- commands -------------------------------------------------------------------------
 
@@ -270,8 +296,7 @@ class Loader:
             case Connect():
                 self._connect(command)
             case Expect(types, seconds):
-                numbers = [TYPES.index(name) for name in types]
-                self._expect(self._healthy(), numbers, seconds)
+                self._expect(self._healthy(), types, seconds)
                 self._pipe.send(Armed())
             case Disconnect(numbers):
                 for number in tuple(self._by_number) if numbers is None else numbers:
@@ -298,14 +323,13 @@ class Loader:
             self._played[played.number] = (played, behaviour, 0)
         if command.wait:
             numbers = [played.number for played in command.sidecars]
-            self._expect(numbers, range(len(TYPES)), 120.0)
+            self._expect(numbers, TYPES, 120.0)
         for played in command.sidecars:
             self._open(played.number)
 
-    def _expect(self, sidecars: Iterable[int], types: Iterable[int], seconds: float) -> None:
+    def _expect(self, sidecars: Iterable[int], types: Iterable[str], seconds: float) -> None:
         self._seen = len(self._book.samples.time)
-        pairs = itertools.product(sidecars, types)
-        self._waiting = _Waiting(pairs, time.monotonic() + seconds)
+        self._waiting = _Waiting(sidecars, types, time.monotonic() + seconds)
 
     def _healthy(self) -> list[int]:
         return [
@@ -322,11 +346,13 @@ class Loader:
             for key, found in self._book.found.items()
             if len(found.names) < _FEW_NAMES
         }
-        versions = tuple(self._book.versions)
-        self._pipe.send(Collected(samples, versions, names, time.process_time(), len(self._live)))
+        responses = tuple(self._book.responses)
+        self._pipe.send(Collected(samples, responses, names, time.process_time(), len(self._live)))
 
 
-def play(pipe: Pipe, address: tuple[str, int], *, delta: bool, extensions: int) -> None:
+def play(
+    pipe: Pipe, address: tuple[str, int], *, delta: bool, full_frames: bool, extensions: int
+) -> None:
     """Run a loader in this process until its pipe is closed."""
     gc.disable()  # nothing here makes cycles in numbers, and a pause would be measured as delay
-    Loader(pipe, address, delta=delta, extensions=extensions).run()
+    Loader(pipe, address, delta=delta, full_frames=full_frames, extensions=extensions).run()

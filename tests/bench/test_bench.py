@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.bench.bed import Size, bed
 from tests.bench.fleet import Sample
-from tests.bench.http2 import FRAME_SIZE, HEAD, Connection, frame
+from tests.bench.http2 import FRAME_SIZE, HEAD, Connection, Message, frame
 from tests.bench.kubernetes import kubernetes
 from tests.bench.messages import CDS, EDS, RDS, URLS, Delta, Head, Sotw, node, read_head, read_whole
 from tests.bench.plot import draw
@@ -23,14 +23,32 @@ DATA = 0
 HEADER = Head("version-1", EDS, "nonce-1")
 
 
-def received(stream: bytes, cuts: list[int], *, whole: bool) -> list[tuple[bytes, int]]:
+def received(
+    stream: bytes, cuts: list[int], *, whole: bool, full_frames: bool = False
+) -> list[tuple[bytes, int]]:
     """What a connection hands over when the bytes come in these pieces."""
     found: list[tuple[bytes, int]] = []
-    connection = Connection(b"", lambda _head, _size: whole, lambda d, n: found.append((d, n)))
+    connection = Connection(
+        b"", lambda _head, _size: whole, lambda d, n: found.append((d, n)), full_frames=full_frames
+    )
     places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
     for start, end in itertools.pairwise(places):
-        connection.receive(memoryview(stream)[start:end])
+        position = start
+        while connection.unread and position < end:
+            size = min(connection.unread, end - position)
+            before = len(found)
+            connection.discarded(size)
+            assert len(found) - before == (not connection.unread), "not before its last byte"
+            position += size
+        connection.receive(memoryview(stream)[position:end])
+    assert connection.between
     return found
+
+
+def framed(messages: list[bytes], size: int) -> list[bytes]:
+    """Messages in frames of so many bytes."""
+    body = b"".join(struct.pack(">BI", 0, len(item)) + item for item in messages)
+    return [frame(DATA, 0, 1, body[at : at + size]) for at in range(0, len(body), size)]
 
 
 @given(
@@ -42,14 +60,46 @@ def received(stream: bytes, cuts: list[int], *, whole: bool) -> list[tuple[bytes
 def test_messages_do_not_depend_on_how_bytes_arrive(
     messages: list[bytes], cuts: list[int], size: int, whole: bool
 ) -> None:
-    body = b"".join(struct.pack(">BI", 0, len(item)) + item for item in messages)
-    frames = [frame(DATA, 0, 1, body[at : at + size]) for at in range(0, len(body), size)]
     # A ping in between must not disturb.
-    stream = frame(6, 0, 0, bytes(8)).join([b"", *frames])
+    stream = frame(6, 0, 0, bytes(8)).join([b"", *framed(messages, size)])
     found = received(stream, cuts, whole=whole)
     assert [size for _, size in found] == [len(item) for item in messages]
     for (data, _), item in zip(found, messages, strict=True):
         assert data == (item if whole else item[:HEAD])
+
+
+@given(
+    sizes=st.lists(st.integers(min_value=0, max_value=5 * FRAME_SIZE), max_size=5),
+    cuts=st.lists(st.integers(min_value=0), max_size=12),
+    whole=st.booleans(),
+)
+def test_messages_in_full_frames_may_be_thrown_away_unread(
+    sizes: list[int], cuts: list[int], whole: bool
+) -> None:
+    messages = [bytes((number,)) * size for number, size in enumerate(sizes)]
+    stream = frame(6, 0, 0, bytes(8)).join(
+        [b"", *(b"".join(framed([item], FRAME_SIZE)) for item in messages)]
+    )
+    found = received(stream, cuts, whole=whole, full_frames=True)
+    assert found == [(item if whole else item[:HEAD], len(item)) for item in messages]
+
+
+def test_frames_that_are_not_full_are_noticed() -> None:
+    frames = framed([bytes(3 * FRAME_SIZE)], FRAME_SIZE)
+    frames[1:2] = framed([bytes(100), bytes(FRAME_SIZE - 110)], 105)
+    with pytest.raises(AssertionError, match="no frame begins here"):
+        received(b"".join(frames), [FRAME_SIZE], whole=False, full_frames=True)
+
+
+def test_what_is_thrown_away_is_given_back_to_the_server() -> None:
+    connection = Connection(b"", lambda _h, _s: False, lambda _d, _s: None, full_frames=True)
+    size = 2 * 1024 * 1024
+    stream = b"".join(framed([bytes(size)], FRAME_SIZE))
+    for _ in range(2):
+        connection.receive(memoryview(stream)[:4096])
+        connection.discarded(len(stream) - 4096)
+    grant = struct.pack(">I", 2 * (size + 5))
+    assert connection.outgoing == frame(8, 0, 0, grant) + frame(8, 0, 1, grant)
 
 
 def test_a_ping_is_answered() -> None:
@@ -60,7 +110,7 @@ def test_a_ping_is_answered() -> None:
 
 def test_requests_wait_for_the_window_of_the_server() -> None:
     connection = Connection(b"", lambda _head, _size: False, lambda _data, _size: None)
-    connection.send(bytes(100_000))
+    connection.send(Message(bytes(100_000)))
     before = len(connection.outgoing)
     assert before < 66_000
     grant = struct.pack(">I", 100_000)
