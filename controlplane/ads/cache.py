@@ -366,7 +366,7 @@ def same(first: Resource | None, second: Resource | None) -> bool:
     """Whether two resources have the same content, or both are absent."""
     if first is second:
         return True
-    return first is not None and second is not None and first.version == second.version
+    return first is not None and second is not None and first.digest == second.digest
 
 
 def content_version(resources: Iterable[Resource], removed: Iterable[str] = ()) -> Version:

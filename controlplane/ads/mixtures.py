@@ -18,7 +18,6 @@ from controlplane.translate.resources import (
     Origin,
     Part,
     Resource,
-    content_hash,
     length_delimited,
     serialise,
 )
@@ -119,8 +118,8 @@ def _mix(old: Resource, new: Resource, parts: list[Part]) -> Resource:
         and set(framed) == {part.framed for part in before.parts}
     ):
         return old
-    version = content_hash(b"".join((after.head, after.tail, *framed)))
-    return Resource(new.type, new.name, Joined(after.head, parts, after.tail), version=version)
+    hashed = b"".join((after.head, after.tail, *framed))
+    return Resource.of(new.type, new.name, Joined(after.head, parts, after.tail), hashed=hashed)
 
 
 def _joined(resource: Resource) -> Joined:
@@ -129,7 +128,7 @@ def _joined(resource: Resource) -> Joined:
 
     if isinstance(resource.message, Joined):
         return resource.message
-    message: Any = RouteConfiguration.FromString(resource.message)
+    message: Any = RouteConfiguration.FromString(resource.body)
     parts = [_Piece(resource, host) for host in message.virtual_hosts]
     del message.virtual_hosts[:]
     return Joined(serialise(message), parts, b"")

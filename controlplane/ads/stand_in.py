@@ -20,4 +20,4 @@ def stand_in(name: str) -> Resource:
     message = Cluster(name=name, type=Cluster.EDS)
     message.eds_cluster_config.eds_config.CopyFrom(ads_source())
     message.eds_cluster_config.service_name = name
-    return Resource(ResourceType.CLUSTER, name, serialise(message))
+    return Resource.of(ResourceType.CLUSTER, name, serialise(message))

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from controlplane.ads.cache import Collection
 from controlplane.translate.resources import (
+    Common,
     Origin,
     Resource,
     ResourceType,
@@ -118,13 +119,15 @@ class VirtualHosts:
         message = _message(resource)
         del message.virtual_hosts[:]
         message.virtual_hosts.extend(Message.FromString(part.body) for part in shown)
-        return Resource(
+        return Resource.of(
             ResourceType.ROUTE,
             resource.name,
             serialise(message),
             # Those of what was left out are among them: waiting for one more does no harm.
-            clusters=resource.clusters.union(*(new.clusters for new in instead.values() if new)),
-            origins=tuple(origin for part in shown for origin in part.origins),
+            common=Common(
+                clusters=resource.clusters.union(*(new.clusters for new in instead.values() if new))
+            ),
+            made_of=tuple(origin for part in shown for origin in part.origins),
         )
 
 

@@ -9,6 +9,7 @@ keep the protobuf message alive.
 from __future__ import annotations
 
 import functools
+from binascii import hexlify
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -267,12 +268,9 @@ def sotw_body(resources: Iterable[Resource]) -> bytes:
     """Return the `resources` field of a DiscoveryResponse."""
     parts: list[bytes] = []
     for resource in resources:
-        message = resource.message
-        parts.append(_sotw_head(resource.type, len(message)))
-        if isinstance(message, bytes):
-            parts.append(message)
-        else:
-            parts += message.pieces
+        message, tail = resource.message, resource.common.tail
+        parts.append(_sotw_head(resource.type, len(message) + len(tail)))
+        parts += (message, tail) if isinstance(message, bytes) else message.pieces
     return b"".join(parts)
 
 
@@ -280,10 +278,10 @@ def delta_body(resources: Iterable[Resource], removed: Iterable[str]) -> bytes:
     """Return the `resources` and `removed_resources` fields of a DeltaDiscoveryResponse."""
     parts: list[bytes] = []
     for resource in resources:
-        message = resource.message
-        size = len(message)
+        message, tail = resource.message, resource.common.tail
+        size = len(message) + len(tail)
         framed = _any_head(resource.type, size)
-        name, version = resource.name.encode(), resource.version.encode()
+        name, version = resource.name.encode(), hexlify(resource.digest)
         # message Resource: version = 1, resource = 2, name = 3
         head = b"\x1a%b%b\x0a%b%b\x12%b%b" % (
             varint(len(name)),
@@ -294,9 +292,6 @@ def delta_body(resources: Iterable[Resource], removed: Iterable[str]) -> bytes:
             framed,
         )
         parts += (_RESOURCES_KEY, varint(len(head) + size), head)
-        if isinstance(message, bytes):
-            parts.append(message)
-        else:
-            parts += message.pieces
+        parts += (message, tail) if isinstance(message, bytes) else message.pieces
     parts += (length_delimited(_REMOVED, name.encode()) for name in removed)
     return b"".join(parts)

@@ -19,7 +19,7 @@ from controlplane.translate.cluster_inputs import Discovery, MutualTls, ServiceC
 def set_sockets(
     cluster: Any, value: ServiceClusterInput, client_tls: ClientTLSSettings | None, *, http2: bool
 ) -> None:
-    """Set the transport socket, or the socket matches of auto mTLS."""
+    """Set the transport socket, or the socket matches, unless they are `automatic`."""
     policy = value.policy
     socket: Any | None = None
     if value.mutual_tls is not MutualTls.NEVER:
@@ -57,6 +57,24 @@ def set_sockets(
             socket = tls.proxy_protocol_socket(version, socket)
     if socket is not None:
         cluster.transport_socket.CopyFrom(socket)
+
+
+def is_automatic(value: ServiceClusterInput) -> bool:
+    """Whether a cluster has the sockets of auto mTLS and nothing else."""
+    return (
+        value.mutual_tls is MutualTls.AUTO
+        and value.discovery is not Discovery.ORIGINAL_DST
+        and value.policy.proxy_protocol is None
+    )
+
+
+def automatic_start(value: ServiceClusterInput, *, http2: bool) -> bytes:
+    """Return the sockets of auto mTLS up to the tail that all of them have."""
+    return tls.auto_mutual_start(
+        sni=default_sni(value.port.number, value.subset, value.service.host),
+        subject_alt_names=value.identities,
+        http2=http2,
+    )
 
 
 def origination_settings(value: ServiceClusterInput) -> ClientTLSSettings | None:

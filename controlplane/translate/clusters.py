@@ -1,8 +1,8 @@
 """Outbound clusters: inputs become Envoy's Cluster messages.
 
 Owns names, metadata, discovery and TLS of a cluster; the traffic policy is `cluster_policy`.
-The rule that is easy to break: a template is shared, so it is copied before it is changed, and
-everything that a template depends on is in its key.
+The rule that is easy to break: the end of a cluster's bytes is shared by all of its shape, so
+everything that it depends on is in the shape.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from controlplane.translate.cluster_protocol import (
     upstream_protocol,
 )
 from controlplane.translate.cluster_tls import (
+    automatic_start,
     credential_note,
+    is_automatic,
     note,
     origination_settings,
     refusal_of,
@@ -43,7 +45,15 @@ from controlplane.translate.cluster_tls import (
 )
 from controlplane.translate.endpoints import assignment_body, choose
 from controlplane.translate.fixed_clusters import fixed_cluster, metadata_exchange_filter
-from controlplane.translate.resources import Resource, ResourceType, Translated, serialise
+from controlplane.translate.resources import (
+    Common,
+    Resource,
+    ResourceType,
+    Translated,
+    noted,
+    serialise,
+)
+from controlplane.translate.tls import auto_mutual_tail
 
 __all__ = ["ClusterInput", "build_cluster", "outbound_cluster_inputs"]
 
@@ -59,9 +69,7 @@ def build_cluster(value: ClusterInput) -> Translated:
         case ServiceClusterInput():
             return _service_cluster(value)
         case FixedClusterInput():
-            return Translated(
-                Resource(ResourceType.CLUSTER, value.name, serialise(fixed_cluster(value)))
-            )
+            return Resource.of(ResourceType.CLUSTER, value.name, serialise(fixed_cluster(value)))
         case _:
             assert_never(value)
 
@@ -69,7 +77,7 @@ def build_cluster(value: ClusterInput) -> Translated:
 def _service_cluster(value: ServiceClusterInput) -> Translated:
     refusal = refusal_of(value)
     if refusal is not None:
-        return Translated(None, (refusal,))
+        return noted(None, (refusal,))
     client_tls = origination_settings(value)
     upstream = upstream_protocol(
         value.port.protocol,
@@ -77,50 +85,47 @@ def _service_cluster(value: ServiceClusterInput) -> Translated:
         sidecar=value.settings.sidecar,
         mesh_upgrades=value.settings.upgrades_to_http2,
     )
-    cluster = envoy.Cluster()
-    cluster.CopyFrom(
-        _template(
-            _Shape(
-                settings=value.settings,
-                policy=value.policy,
-                discovery=value.discovery,
-                upstream=upstream,
-                locality_weighted=value.locality_weighted,
-                originates_tls=client_tls is not None,
-            )
-        )
-    )
-    cluster.name = value.name
-    cluster.alt_stat_name = _stat_name(value)
+    automatic = is_automatic(value)
+    cluster = envoy.Cluster(name=value.name, alt_stat_name=_stat_name(value))
     notes = _set_endpoints(cluster, value)
     if value.discovery.is_dns and not cluster.load_assignment.endpoints:
-        return Translated(
-            None,
-            (
-                note(
-                    value,
-                    Level.WARNING,
-                    WITHOUT_ENDPOINTS,
-                    f"DNS cluster {value.name} is left out: it has no endpoints",
-                ),
-            ),
+        left_out = note(
+            value,
+            Level.WARNING,
+            WITHOUT_ENDPOINTS,
+            f"DNS cluster {value.name} is left out: it has no endpoints",
         )
+        return noted(None, (left_out,))
     _set_metadata(cluster, value)
-    set_sockets(cluster, value, client_tls, http2=upstream is Upstream.HTTP2)
-    return Translated(
-        Resource(
+    http2 = upstream is Upstream.HTTP2
+    if not automatic:
+        set_sockets(cluster, value, client_tls, http2=http2)
+    own = serialise(cluster)
+    common = _common(
+        _Shape(
+            settings=value.settings,
+            policy=value.policy,
+            discovery=value.discovery,
+            upstream=upstream,
+            locality_weighted=value.locality_weighted,
+            originates_tls=client_tls is not None,
+            automatic=automatic,
+        )
+    )
+    return noted(
+        Resource.of(
             ResourceType.CLUSTER,
             value.name,
-            serialise(cluster),
-            eds_name=value.name if value.discovery is Discovery.EDS else "",
-            origins=value,
+            own + automatic_start(value, http2=http2) if automatic else own,
+            common=common,
+            made_of=value,
         ),
         (*notes, *credential_note(value)),
     )
 
 
 class _Shape(Model):
-    """Everything of a cluster that does not name it: the key of its template."""
+    """Everything of a cluster that does not name it: the key of its tail."""
 
     settings: ClusterSettings
     policy: TrafficPolicy
@@ -128,11 +133,24 @@ class _Shape(Model):
     upstream: Upstream
     locality_weighted: bool
     originates_tls: bool
+    automatic: bool  # whether the sockets of auto mTLS have begun
 
 
 @functools.lru_cache(maxsize=1024)
+def _common(shape: _Shape) -> Common:
+    """Return what clusters of a shape have alike.
+
+    Protobuf merges the fields of a message that stand apart, so that the bytes of a cluster's
+    own fields and these are one cluster.
+    """
+    tail = serialise(_template(shape))
+    if shape.automatic:
+        tail = auto_mutual_tail(http2=shape.upstream is Upstream.HTTP2) + tail
+    return Common(tail=tail, by_eds=shape.discovery is Discovery.EDS)
+
+
 def _template(shape: _Shape) -> Any:
-    """Return a cluster without name, endpoints and sockets; to be copied, never changed."""
+    """Return a cluster without name, endpoints and sockets."""
     settings, policy = shape.settings, shape.policy
     cluster = envoy.Cluster(type=shape.discovery.value)
     cluster.common_lb_config.SetInParent()

@@ -170,14 +170,7 @@ def build_load_assignment(value: LoadAssignmentInput) -> Translated:
     """Return the ClusterLoadAssignment of an input, without endpoints when it has none."""
     chosen = choose(value.endpoints, value.port_name, value.filter)
     body = assignment_body(value.cluster, chosen, value.filter)
-    return Translated(
-        Resource(
-            ResourceType.ENDPOINT,
-            value.cluster,
-            body,
-            origins=value,
-        )
-    )
+    return Resource.of(ResourceType.ENDPOINT, value.cluster, body, made_of=value)
 
 
 def choose(

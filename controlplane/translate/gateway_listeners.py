@@ -19,7 +19,14 @@ from controlplane.translate.gateways import merged_gateways
 from controlplane.translate.http_connection_manager import http_connection_manager
 from controlplane.translate.listener_settings import ListenerSettings, listener_settings
 from controlplane.translate.outbound_listeners import CONNECT_TIMEOUT
-from controlplane.translate.resources import Origin, Resource, ResourceType, Translated, serialise
+from controlplane.translate.resources import (
+    Common,
+    Origin,
+    Resource,
+    ResourceType,
+    Translated,
+    serialise,
+)
 from controlplane.translate.scope import OutboundClass
 
 
@@ -89,14 +96,12 @@ def build_gateway_listener(value: GatewayListenerInput) -> Translated:
     )
     if value.settings.exact_balance:
         listener.connection_balance_config.exact_balance.SetInParent()
-    return Translated(
-        Resource(
-            ResourceType.LISTENER,
-            name,
-            serialise(listener),
-            routes=frozenset({value.route}),
-            origins=tuple(
-                Origin("filter_chains[0]", server.ref, server.field) for server in value.servers
-            ),
-        )
+    return Resource.of(
+        ResourceType.LISTENER,
+        name,
+        serialise(listener),
+        common=Common(routes=frozenset({value.route})),
+        made_of=tuple(
+            Origin("filter_chains[0]", server.ref, server.field) for server in value.servers
+        ),
     )

@@ -107,10 +107,8 @@ def build_inbound_cluster(value: InboundClusterInput) -> Translated:
             return build_cluster(value)
         case TargetClusterInput():
             cluster = _target_cluster(value)
-            return Translated(
-                Resource(
-                    ResourceType.CLUSTER, cluster.name, serialise(cluster), origins=value.origins
-                )
+            return Resource.of(
+                ResourceType.CLUSTER, cluster.name, serialise(cluster), made_of=value
             )
         case _:
             assert_never(value)

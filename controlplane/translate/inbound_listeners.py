@@ -54,7 +54,15 @@ from controlplane.translate.listener_settings import (
     listener_settings,
     reserved_ports,
 )
-from controlplane.translate.resources import Origin, Resource, ResourceType, Translated, serialise
+from controlplane.translate.resources import (
+    Common,
+    Origin,
+    Resource,
+    ResourceType,
+    Translated,
+    noted,
+    serialise,
+)
 from controlplane.translate.scope import InboundClass, InboundTarget
 from controlplane.translate.tls import inbound_tls_context, tls_socket
 
@@ -155,13 +163,14 @@ def build_virtual_inbound(value: VirtualInboundInput) -> Translated:
     if settings.exact_balance:
         listener.connection_balance_config.exact_balance.SetInParent()
     clusters = (inbound_cluster(port.target.target_port) for port in value.ports)
-    return Translated(
-        Resource(
+    named = frozenset({BLACK_HOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER, *clusters})
+    return noted(
+        Resource.of(
             ResourceType.LISTENER,
             VIRTUAL_INBOUND,
             serialise(listener),
-            clusters=frozenset({BLACK_HOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER, *clusters}),
-            origins=tuple(origins),
+            common=Common(clusters=named),
+            made_of=tuple(origins),
         ),
         value.lost,
     )

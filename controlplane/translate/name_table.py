@@ -35,7 +35,7 @@ def name_table(snapshot: Snapshot, cls: OutboundClass) -> Resource:
             addresses = [text for text in service.addresses if _usable(cls, text)]
         if addresses:
             _add(table, service.host, addresses, service=service, shortname=service.name)
-    return Resource(ResourceType.NAME_TABLE, "", serialise(table))
+    return Resource.of(ResourceType.NAME_TABLE, "", serialise(table))
 
 
 def _is_headless(service: Service) -> bool:

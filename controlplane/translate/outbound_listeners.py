@@ -20,7 +20,15 @@ from controlplane.translate import envoy
 from controlplane.translate.filters import Direction, http_inspector, tcp_proxy, tls_inspector
 from controlplane.translate.http_connection_manager import http_connection_manager
 from controlplane.translate.listener_settings import ListenerSettings
-from controlplane.translate.resources import Origin, Resource, ResourceType, Translated, serialise
+from controlplane.translate.resources import (
+    Common,
+    Origin,
+    Resource,
+    ResourceType,
+    Translated,
+    noted,
+    serialise,
+)
 
 PLAINTEXT_HTTP_ALPN: Final = ("http/1.1", "h2c")
 PASSTHROUGH_CHAIN: Final = "PassthroughFilterChain"
@@ -95,14 +103,13 @@ def build_outbound_listener(value: OutboundListenerInput) -> Translated:
         listener.listener_filters.append(http_inspector())
         listener.listener_filters_timeout.CopyFrom(envoy.duration(settings.detection_timeout))
     origins = tuple(_add_chains(listener, value))
-    return Translated(
-        Resource(
-            ResourceType.LISTENER,
-            name,
-            serialise(listener),
-            clusters=frozenset(_clusters(listener, value)),
-            routes=frozenset(c.route for c in value.chains if isinstance(c, HttpChain)),
-            origins=origins,
+    common = Common(
+        clusters=frozenset(_clusters(listener, value)),
+        routes=frozenset(c.route for c in value.chains if isinstance(c, HttpChain)),
+    )
+    return noted(
+        Resource.of(
+            ResourceType.LISTENER, name, serialise(listener), common=common, made_of=origins
         ),
         value.conflicts,
     )

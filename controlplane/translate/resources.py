@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -104,87 +104,120 @@ class Joined:
         return tuple(chain.from_iterable(part.origins for part in self.parts))
 
 
-class _Uses(NamedTuple):
-    """The names that a resource refers to."""
+class Common(NamedTuple):
+    """What many resources have alike, so that each keeps one reference to it.
 
-    clusters: frozenset[str]
-    routes: frozenset[str]
-
-
-_NOTHING_USED: Final = _Uses(frozenset(), frozenset())
-
-
-class Resource:
-    """One xDS resource: immutable, equal to another when type and bytes are equal.
-
-    `routes` holds the names of the route configurations that a listener asks RDS for, `clusters`
-    those of the clusters that a route configuration (and a listener with inline routes or TCP
-    proxies) refers to. `eds_name` is the service that an EDS cluster asks for, `message` the
-    serialised message or what it is joined from.
+    `tail` is the end of the message. `by_eds` says that a cluster asks EDS for its endpoints, by
+    its own name. `clusters` and `routes` are the names that a resource refers to.
     """
 
-    __slots__ = ("_origins", "_uses", "eds_name", "message", "name", "type", "version")
+    tail: bytes = b""
+    by_eds: bool = False
+    clusters: frozenset[str] = frozenset()
+    routes: frozenset[str] = frozenset()
 
-    def __init__(
-        self,
+
+_NOTHING: Final = Common()
+
+
+class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """One xDS resource: immutable, the same as another when type and digest are equal.
+
+    `message` is the serialised message up to its common end, or what it is joined from; `digest`
+    is a hash of it all, and `made_of` knows where its parts come from.
+    """
+
+    type: ResourceType
+    name: str
+    message: bytes | Joined
+    common: Common
+    digest: bytes
+    made_of: Sourced | tuple[Origin, ...]
+
+    @classmethod
+    def of(
+        cls,
         kind: ResourceType,
         name: str,
-        body: bytes | Joined,
+        message: bytes | Joined,
         *,
-        clusters: frozenset[str] = frozenset(),
-        routes: frozenset[str] = frozenset(),
-        eds_name: str = "",
-        origins: tuple[Origin, ...] | Sourced = (),
-        version: str = "",
-    ) -> None:
-        """`origins` may be what knows them, `version` a hash that follows from those of parts."""
-        self.type: Final = kind
-        self.name: Final = name
-        self.message: Final = body
-        self._uses: Final = _Uses(clusters, routes) if clusters or routes else _NOTHING_USED
-        self.eds_name: Final = eds_name
-        self._origins: Final = origins
-        self.version: Final = version or content_hash(self.body)
+        common: Common = _NOTHING,
+        made_of: Sourced | tuple[Origin, ...] = (),
+        hashed: bytes = b"",
+    ) -> Self:
+        """Return a resource; `hashed` says as much as the message where that is a large one."""
+        if not hashed:
+            hashed = message if isinstance(message, bytes) else b"".join(message.pieces)
+        return cls(kind, name, message, common, digest(hashed, common.tail), made_of)
+
+    @property
+    def version(self) -> str:
+        """A hash of the message: 16 hexadecimal digits."""
+        return self.digest.hex()
+
+    @property
+    def eds_name(self) -> str:
+        """The name that an EDS cluster asks for, empty for anything else."""
+        return self.name if self.common.by_eds else ""
 
     @property
     def clusters(self) -> frozenset[str]:
-        """The names of the clusters that this refers to."""
+        """The clusters that a route configuration, or a listener itself, refers to."""
         body = self.message
-        return body.clusters if isinstance(body, Joined) else self._uses.clusters
+        return body.clusters if isinstance(body, Joined) else self.common.clusters
 
     @property
     def routes(self) -> frozenset[str]:
-        """The names of the route configurations that this refers to."""
-        return self._uses.routes
+        """The route configurations that a listener asks RDS for."""
+        return self.common.routes
 
     @property
     def origins(self) -> tuple[Origin, ...]:
         """Where the parts of the resource come from, in their order."""
-        body, origins = self.message, self._origins
+        body, made_of = self.message, self.made_of
         if isinstance(body, Joined):
             return body.origins
-        return origins if isinstance(origins, tuple) else origins.origins
+        return made_of if isinstance(made_of, tuple) else made_of.origins
 
     @property
     def body(self) -> bytes:
-        """The serialised message; that of a route configuration is joined anew each time."""
+        """The serialised message, joined anew each time."""
         body = self.message
-        return body if isinstance(body, bytes) else b"".join(body.pieces)
+        return body + self.common.tail if isinstance(body, bytes) else b"".join(body.pieces)
 
     @property
     def size(self) -> int:
         """The length of the message in bytes."""
-        return len(self.message)
+        return len(self.message) + len(self.common.tail)
+
+    @property
+    def resource(self) -> Self:
+        """Itself: a translation without diagnostics is its resource."""
+        return self
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """None: what was noticed is beside a resource (`Noted`)."""
+        return ()
 
     def __repr__(self) -> str:
         return f"Resource({self.type.name}, {self.name!r}, version={self.version})"
 
 
-class Translated(msgspec.Struct, frozen=True, gc=False):
-    """One resource and what was noticed while it was made; None when nothing is to be sent."""
+class Noted(NamedTuple):
+    """A resource with what was noticed while it was made; None when nothing is to be sent."""
 
     resource: Resource | None
-    diagnostics: tuple[Diagnostic, ...] = ()
+    diagnostics: tuple[Diagnostic, ...]
+
+
+Translated = Resource | Noted
+
+
+def noted(resource: Resource | None, diagnostics: Iterable[Diagnostic]) -> Translated:
+    """Return a resource and what was noticed, which is nearly always nothing."""
+    found = tuple(diagnostics)
+    return resource if resource is not None and not found else Noted(resource, found)
 
 
 def content_hash(body: bytes) -> str:
@@ -192,9 +225,12 @@ def content_hash(body: bytes) -> str:
     return digest(body).hex()
 
 
-def digest(body: bytes) -> bytes:
-    """Return a hash of 8 bytes."""
-    return hashlib.blake2b(body, digest_size=8).digest()
+def digest(body: bytes, tail: bytes = b"") -> bytes:
+    """Return a hash of 8 bytes of a message, which may be in two pieces."""
+    found = hashlib.blake2b(body, digest_size=8)
+    if tail:
+        found.update(tail)
+    return found.digest()
 
 
 _ONE_BYTE: Final = tuple(bytes((value,)) for value in range(0x80))
@@ -218,6 +254,36 @@ def varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+class Nest(NamedTuple):
+    """Nested messages that differ only in how the innermost of them begins.
+
+    Fields may stand in any order, so that what differs can come first and what all have alike
+    can be one `tail` for many resources. `levels` are, from the innermost to the outermost, the
+    number of a message's field and the length of what follows in it; the tail begins with all
+    of that.
+    """
+
+    levels: tuple[tuple[int, int], ...]
+    tail: bytes
+
+    @classmethod
+    def of(cls, *levels: tuple[int, bytes]) -> Self:
+        """Return the nest of these field numbers and what follows in each message."""
+        return cls(
+            tuple([(number, len(rest)) for number, rest in levels]),
+            b"".join([rest for _, rest in levels]),
+        )
+
+    def begin(self, beginning: bytes) -> bytes:
+        """Return the bytes that the tail completes, when the innermost message begins so."""
+        following = 0
+        for number, length in self.levels:
+            following += length
+            size = len(beginning) + following
+            beginning = varint(number << 3 | 2) + varint(size) + beginning
+        return beginning
 
 
 def serialise(message: Any) -> bytes:

@@ -21,7 +21,7 @@ from controlplane.translate.resources import (
     Resource,
     ResourceType,
     Translated,
-    content_hash,
+    noted,
     serialise,
 )
 from controlplane.translate.route_action import MAX_BODY
@@ -85,16 +85,16 @@ def join_route(value: RouteInput, virtual_hosts: tuple[VirtualHostBytes, ...]) -
     joining serialised parts gives the message that serialising the whole would give.
     """
     head, tail = serialise(envoy.RouteConfiguration(name=value.name)), _tail(value)
-    resource = Resource(
+    resource = Resource.of(
         ResourceType.ROUTE,
         value.name,
         Joined(head, virtual_hosts, tail),
         # Hashing the hashes says as much as hashing the bytes, which are half a megabyte.
-        version=content_hash(b"".join((head, tail, *[host.digest for host in virtual_hosts]))),
+        hashed=b"".join((head, tail, *[host.digest for host in virtual_hosts])),
     )
-    return Translated(
-        resource=resource,
-        diagnostics=(
+    return noted(
+        resource,
+        (
             *value.diagnostics,
             *chain.from_iterable(host.diagnostics for host in virtual_hosts),
         ),

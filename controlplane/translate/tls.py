@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, assert_never
 
 from controlplane.model.destination_rule import ClientTLSSettings
 from controlplane.translate import envoy
+from controlplane.translate.resources import Nest, serialise
 
 SDS_CLUSTER: Final = "sds-grpc"
 DEFAULT_SECRET: Final = "default"
@@ -40,6 +41,9 @@ _INBOUND_CIPHERS: Final = (
     "AES256-GCM-SHA384",
     "AES128-GCM-SHA256",
 )
+
+
+_Match: Final = envoy.Cluster.TransportSocketMatch
 
 
 @functools.lru_cache(maxsize=1024)
@@ -98,6 +102,48 @@ def auto_mutual_matches(context: Any) -> tuple[Any, Any]:
         name="tlsMode-disabled", match=envoy.Struct(), transport_socket=raw_socket()
     )
     return istio, plain
+
+
+def auto_mutual_start(*, sni: str, subject_alt_names: tuple[str, ...], http2: bool) -> bytes:
+    """Return the fields of a cluster for auto mTLS up to their common tail.
+
+    Together they are what `auto_mutual_matches` makes of `istio_mutual`.
+    """
+    own = envoy.UpstreamTlsContext(sni=sni)
+    if subject_alt_names:
+        validation = own.common_tls_context.combined_validation_context
+        _names(validation.default_validation_context, subject_alt_names)
+    return _auto_mutual(http2).begin(serialise(own))
+
+
+def auto_mutual_tail(*, http2: bool) -> bytes:
+    """Return the rest of the fields that `auto_mutual_start` begins."""
+    return _auto_mutual(http2).tail
+
+
+@functools.cache
+def _auto_mutual(http2: bool) -> Nest:
+    istio, plain = auto_mutual_matches(istio_mutual(sni="", subject_alt_names=(), http2=http2))
+    socket = istio.transport_socket
+    context, kind = socket.typed_config.value, socket.typed_config.type_url
+    nest = Nest.of(
+        (envoy.AnyMessage.VALUE_FIELD_NUMBER, context),
+        (
+            envoy.TransportSocket.TYPED_CONFIG_FIELD_NUMBER,
+            serialise(envoy.AnyMessage(type_url=kind)),
+        ),
+        (
+            _Match.TRANSPORT_SOCKET_FIELD_NUMBER,
+            serialise(envoy.TransportSocket(name=socket.name)),
+        ),
+        (
+            envoy.Cluster.TRANSPORT_SOCKET_MATCHES_FIELD_NUMBER,
+            serialise(_Match(name=istio.name, match=istio.match)),
+        ),
+    )
+    # The first that matches is taken, and this one matches everything.
+    last = envoy.Cluster(transport_socket_matches=(plain,))
+    return nest._replace(tail=nest.tail + serialise(last))
 
 
 def origination(

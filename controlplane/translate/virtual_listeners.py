@@ -18,7 +18,7 @@ from controlplane.translate.listener_settings import (
     fallthrough_cluster,
     listener_settings,
 )
-from controlplane.translate.resources import Resource, ResourceType, Translated, serialise
+from controlplane.translate.resources import Common, Resource, ResourceType, Translated, serialise
 from controlplane.translate.scope import OutboundClass
 
 
@@ -81,11 +81,9 @@ def build_virtual_outbound(value: VirtualOutboundInput) -> Translated:
         listener.transparent.value = True
     if value.settings.exact_balance:
         listener.connection_balance_config.exact_balance.SetInParent()
-    return Translated(
-        Resource(
-            ResourceType.LISTENER,
-            VIRTUAL_OUTBOUND,
-            serialise(listener),
-            clusters=frozenset({BLACK_HOLE_CLUSTER, value.fallthrough}),
-        )
+    return Resource.of(
+        ResourceType.LISTENER,
+        VIRTUAL_OUTBOUND,
+        serialise(listener),
+        common=Common(clusters=frozenset({BLACK_HOLE_CLUSTER, value.fallthrough})),
     )

@@ -34,7 +34,7 @@ from controlplane.translate.envoy import (
     ads_source,
     socket_address,
 )
-from controlplane.translate.resources import Origin, Resource, ResourceType, serialise
+from controlplane.translate.resources import Common, Origin, Resource, ResourceType, serialise
 from controlplane.translate.scope import OutboundClass, ProxyClass
 
 
@@ -182,7 +182,7 @@ class FakeGenerator:
         table = NameTable()
         for host in self.world(snapshot).clusters:
             table.table[host].ips.extend(self.world(snapshot).endpoints.get(host, ()))
-        return Resource(ResourceType.NAME_TABLE, "", serialise(table))
+        return Resource.of(ResourceType.NAME_TABLE, "", serialise(table))
 
     def _cluster(self, host: str, number: int, broken: bool) -> Resource:
         key = ("c", host, number, broken)
@@ -195,12 +195,12 @@ class FakeGenerator:
             message.eds_cluster_config.service_name = name
             if broken:
                 message.alt_stat_name = "broken"
-            self._made[key] = Resource(
+            self._made[key] = Resource.of(
                 ResourceType.CLUSTER,
                 name,
                 serialise(message),
-                eds_name=name,
-                origins=(Origin("", ObjectRef("DestinationRule", "default", host), "spec"),),
+                common=Common(by_eds=True),
+                made_of=(Origin("", ObjectRef("DestinationRule", "default", host), "spec"),),
             )
         return self._made[key]
 
@@ -212,13 +212,15 @@ class FakeGenerator:
             self.made += 1
             message = Listener(name=name, stat_prefix=f"{number}{'broken' if broken else ''}")
             message.address.CopyFrom(socket_address("0.0.0.0", 10_000 + number))
-            self._made[key] = Resource(
+            self._made[key] = Resource.of(
                 ResourceType.LISTENER,
                 name,
                 serialise(message) + b"".join(sorted(_unknown(host) for host in hosts)),
-                clusters=frozenset(map(cluster_name, hosts)),
-                routes=frozenset({name}) if routed else frozenset(),
-                origins=(Origin("", ObjectRef("Gateway", "default", name)),),
+                common=Common(
+                    clusters=frozenset(map(cluster_name, hosts)),
+                    routes=frozenset({name}) if routed else frozenset(),
+                ),
+                made_of=(Origin("", ObjectRef("Gateway", "default", name)),),
             )
         return self._made[key]
 
@@ -243,12 +245,12 @@ class FakeGenerator:
                     for host in hosts
                 ],
             )
-            self._made[key] = Resource(
+            self._made[key] = Resource.of(
                 ResourceType.ROUTE,
                 name,
                 serialise(message),
-                clusters=frozenset(map(_routed, hosts)),
-                origins=tuple(
+                common=Common(clusters=frozenset(map(_routed, hosts))),
+                made_of=tuple(
                     Origin(
                         f"virtual_hosts[{host}]",
                         ObjectRef("VirtualService", "default", host),
@@ -273,7 +275,7 @@ class FakeGenerator:
                         ]
                     )
                 )
-            self._made[key] = Resource(ResourceType.ENDPOINT, cluster, serialise(message))
+            self._made[key] = Resource.of(ResourceType.ENDPOINT, cluster, serialise(message))
         return self._made[key]
 
 

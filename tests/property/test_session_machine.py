@@ -387,7 +387,7 @@ def test_the_model_would_notice_a_lost_update() -> None:
     engine._settle()
     envoy = engine.envoys[0]
     engine._compare(envoy)
-    envoy.held[CDS.url][cluster_name("a")] = Resource(ResourceType.CLUSTER, "a", b"other").body
+    envoy.held[CDS.url][cluster_name("a")] = Resource.of(ResourceType.CLUSTER, "a", b"other").body
     try:
         engine._compare(envoy)
     except AssertionError:

@@ -7,11 +7,11 @@ import itertools
 
 from controlplane.ads.cache import Collection, Collections, NameSets
 from controlplane.model.names import Host
-from controlplane.translate.resources import Resource, ResourceType
+from controlplane.translate.resources import Common, Resource, ResourceType
 
 
 def cluster(name: str, body: bytes = b"x") -> Resource:
-    return Resource(ResourceType.CLUSTER, name, name.encode() + body)
+    return Resource.of(ResourceType.CLUSTER, name, name.encode() + body)
 
 
 def collection(*items: Resource) -> Collection:
@@ -51,12 +51,14 @@ def test_a_response_is_assembled_once() -> None:
 
 def test_the_news_of_a_response_are_worked_out_once_for_all_who_hold_the_same() -> None:
     def eds(name: str, body: bytes) -> Resource:
-        return Resource(ResourceType.CLUSTER, name, name.encode() + body, eds_name=f"eds {name}")
+        return Resource.of(
+            ResourceType.CLUSTER, name, name.encode() + body, common=Common(by_eds=True)
+        )
 
     before = collection(eds("a", b"x"), eds("b", b"x"))
     content = collection(eds("a", b"x"), eds("b", b"y"), eds("c", b"x")).content()
     news = content.news(before)
-    assert news.eds_names == {"eds b", "eds c"}
+    assert news.eds_names == {"b", "c"}
     assert news.added == ("c",)
     assert content.news(before) is news
     assert content.news(collection()).added == ("a", "b", "c")

@@ -231,7 +231,7 @@ def configuration(**hosts: tuple[str, tuple[str, ...]]) -> Resource:
             for name, (mark, domains) in hosts.items()
         ],
     )
-    return Resource(ResourceType.ROUTE, "80", serialise(message))
+    return Resource.of(ResourceType.ROUTE, "80", serialise(message))
 
 
 def marks(resource: Resource) -> dict[str, str]:

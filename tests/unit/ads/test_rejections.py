@@ -13,7 +13,7 @@ from controlplane.translate.resources import Resource, ResourceType
 
 
 def cluster(name: str) -> Resource:
-    return Resource(ResourceType.CLUSTER, name, name.encode())
+    return Resource.of(ResourceType.CLUSTER, name, name.encode())
 
 
 NAMES = [cluster("outbound|80||a.b"), cluster("outbound|80||a.b.c"), cluster("outbound|80|v1|a.b")]

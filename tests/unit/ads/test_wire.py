@@ -22,7 +22,7 @@ from controlplane.ads.wire import (
 )
 from controlplane.errors import NodeError
 from controlplane.translate.envoy import DeltaDiscoveryRequest, DiscoveryRequest, Node
-from controlplane.translate.resources import Joined, Origin, Resource, ResourceType
+from controlplane.translate.resources import Common, Joined, Origin, Resource, ResourceType
 
 with warnings.catch_warnings():
     # The library warns about its own use of pydantic while it is being imported.
@@ -34,7 +34,7 @@ NODE = "sidecar~1.1.1.1~app.test~default.svc.cluster.local"
 
 def cluster(name: str, body: bytes = b"") -> Resource:
     raw = name.encode()
-    return Resource(ResourceType.CLUSTER, name, bytes([10, len(raw)]) + raw + body)
+    return Resource.of(ResourceType.CLUSTER, name, bytes([10, len(raw)]) + raw + body)
 
 
 COLLECTION = Collection.of(ResourceType.CLUSTER, [cluster("a"), cluster("b" * 100)])
@@ -75,12 +75,26 @@ class Piece(NamedTuple):
 def test_a_message_in_pieces_goes_out_as_if_it_were_whole() -> None:
     whole = cluster("name", b"\x12\x03abc\x12\x03def\x20\x05")
     head, *pieces, tail = (b"\x0a\x04name", b"\x12\x03abc", b"\x12\x03def", b"\x20\x05")
-    joined = Resource(ResourceType.CLUSTER, "name", Joined(head, tuple(map(Piece, pieces)), tail))
+    joined = Resource.of(
+        ResourceType.CLUSTER, "name", Joined(head, tuple(map(Piece, pieces)), tail)
+    )
     assert joined.body == whole.body
     assert joined.size == whole.size
     assert joined.version == whole.version
     assert sotw_body([joined, whole]) == sotw_body([whole, joined])
     assert delta_body([joined, whole], ()) == delta_body([whole, joined], ())
+
+
+def test_a_message_with_a_common_end_goes_out_as_if_it_were_whole() -> None:
+    whole = cluster("name", b"\x12\x03abc\x20\x05")
+    split = Resource.of(
+        ResourceType.CLUSTER, "name", whole.body[:-4], common=Common(tail=whole.body[-4:])
+    )
+    assert split.body == whole.body
+    assert split.size == whole.size
+    assert split.version == whole.version
+    assert sotw_body([split, whole]) == sotw_body([whole, split])
+    assert delta_body([split, whole], ()) == delta_body([whole, split], ())
 
 
 def test_another_nonce_goes_before_the_same_body() -> None:

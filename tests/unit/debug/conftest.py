@@ -23,7 +23,7 @@ from controlplane.model.services import (
 )
 from controlplane.model.snapshot import ServiceTarget, Snapshot
 from controlplane.translate import envoy
-from controlplane.translate.resources import Resource, ResourceType, serialise
+from controlplane.translate.resources import Common, Resource, ResourceType, serialise
 from controlplane.translate.scope import Classifier, ProxyClass
 
 REVIEWS = Host("reviews.default.svc.cluster.local")
@@ -47,7 +47,7 @@ class OneServiceGenerator:
         """One EDS cluster."""
         self.seen.append(cls)
         message = envoy.Cluster(name=CLUSTER, type="EDS")
-        return (resource(ResourceType.CLUSTER, CLUSTER, message, eds_name=CLUSTER),)
+        return (resource(ResourceType.CLUSTER, CLUSTER, message, by_eds=True),)
 
     def listeners(self, snapshot: Snapshot, cls: ProxyClass) -> tuple[Resource, ...]:
         """One listener that asks for route 9080."""
@@ -94,11 +94,11 @@ def resource(
     name: str,
     message: object,
     *,
-    eds_name: str = "",
+    by_eds: bool = False,
     routes: frozenset[str] = frozenset(),
 ) -> Resource:
     """A resource of a message."""
-    return Resource(kind, name, serialise(message), eds_name=eds_name, routes=routes)
+    return Resource.of(kind, name, serialise(message), common=Common(by_eds=by_eds, routes=routes))
 
 
 def endpoint(address: str, account: str = "") -> Endpoint:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.translate import tls
+from controlplane.translate import envoy, tls
 from controlplane.translate.expand import to_data
 
 
@@ -61,3 +61,15 @@ def test_without_subject_names_the_root_alone_decides() -> None:
     context = to_data(tls.istio_mutual(sni="s", subject_alt_names=(), http2=False))
     combined = context["common_tls_context"]["combined_validation_context"]
     assert combined["default_validation_context"] == {}
+
+
+@pytest.mark.parametrize("http2", [False, True])
+@pytest.mark.parametrize("names", [(), ("spiffe://cluster.local/ns/default/sa/reviews",)])
+def test_the_start_and_the_common_end_of_auto_mtls_are_its_two_socket_matches(
+    names: tuple[str, ...], http2: bool
+) -> None:
+    context = tls.istio_mutual(sni="a.b", subject_alt_names=names, http2=http2)
+    whole = envoy.Cluster(transport_socket_matches=tls.auto_mutual_matches(context))
+    start = tls.auto_mutual_start(sni="a.b", subject_alt_names=names, http2=http2)
+    joined = envoy.Cluster.FromString(start + tls.auto_mutual_tail(http2=http2))
+    assert to_data(joined) == to_data(whole)
