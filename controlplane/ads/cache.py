@@ -9,7 +9,7 @@ rule that is easy to break: a collection is never changed after it was made.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -137,33 +137,36 @@ class Content:
         Its body is assembled once. A stream that was sent this before needs another nonce, and
         so do the others of its class: they share the new header too.
         """
-        made = self._sotw
-        if made is None or made.sequence <= after:
-            body = wire.sotw_body(self.resources) if made is None else made.payload[made.body_at :]
-            made = self._sotw = self._assemble(body, next(sequences))
-        return made
+        if self._sotw is None or self._sotw.sequence <= after:
+            self._sotw = self._assemble(
+                self._sotw,
+                next(sequences),
+                lambda head: wire.sotw_response(head, self.resources),
+            )
+        return self._sotw
 
     def delta(self, sequences: Iterator[int], *, after: int = -1) -> Assembled:
         """Return the delta response under a nonce that comes after a sequence."""
-        made = self._delta
-        if made is None or made.sequence <= after:
-            body = (
-                wire.delta_body(self.resources, self.removed)
-                if made is None
-                else made.payload[made.body_at :]
+        if self._delta is None or self._delta.sequence <= after:
+            self._delta = self._assemble(
+                self._delta,
+                next(sequences),
+                lambda head: wire.delta_response(head, self.resources, self.removed),
             )
-            made = self._delta = self._assemble(body, next(sequences))
-        return made
+        return self._delta
 
     @property
     def assembled_size(self) -> int:
         """How many bytes of assembled responses are held."""
         return sum(len(made.payload) for made in (self._sotw, self._delta) if made is not None)
 
-    def _assemble(self, body: bytes, sequence: int) -> Assembled:
+    def _assemble(
+        self, known: Assembled | None, sequence: int, make: Callable[[bytes], bytes]
+    ) -> Assembled:
         nonce = Nonce(f"{self.version}-{sequence}")
         head = wire.header(version=self.version, type_url=self.kind.url, nonce=nonce)
-        return Assembled(sequence, nonce, head + body, len(head))
+        payload = make(head) if known is None else head + memoryview(known.payload)[known.body_at :]
+        return Assembled(sequence, nonce, payload, len(head))
 
 
 class Difference(NamedTuple):

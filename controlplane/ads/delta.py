@@ -29,7 +29,7 @@ from controlplane.ads.types import (
 )
 from controlplane.ads.views import ClassView
 from controlplane.ads.watch import Sent, Watch
-from controlplane.ads.wire import DeltaRequest, delta_body, header
+from controlplane.ads.wire import DeltaRequest, delta_response, header
 
 
 class DeltaSession(Session):
@@ -65,9 +65,9 @@ class DeltaSession(Session):
             type_url, names = self._absent.popleft()
             content = content_version((), names)
             nonce = Nonce(f"{content}-{next(self._shared.sequences)}")
-            payload = header(version=content, type_url=type_url, nonce=nonce)
+            head = header(version=content, type_url=type_url, nonce=nonce)
             short = type_url.rpartition(".")[2]
-            payload += delta_body((), names)
+            payload = delta_response(head, (), names)
             return Send(type_url, short, nonce, content, payload, (), names)
         return super().take(now)
 

@@ -264,9 +264,9 @@ def _sotw_head(kind: ResourceType, size: int) -> bytes:
     return _RESOURCES_KEY + varint(len(head) + size) + head
 
 
-def sotw_body(resources: Iterable[Resource]) -> bytes:
-    """Return the `resources` field of a DiscoveryResponse."""
-    parts: list[bytes] = []
+def sotw_response(head: bytes, resources: Iterable[Resource]) -> bytes:
+    """Return a DiscoveryResponse: its header and its `resources` field."""
+    parts = [head]
     for resource in resources:
         message, tail = resource.message, resource.common.tail
         parts.append(_sotw_head(resource.type, len(message) + len(tail)))
@@ -274,9 +274,9 @@ def sotw_body(resources: Iterable[Resource]) -> bytes:
     return b"".join(parts)
 
 
-def delta_body(resources: Iterable[Resource], removed: Iterable[str]) -> bytes:
-    """Return the `resources` and `removed_resources` fields of a DeltaDiscoveryResponse."""
-    parts: list[bytes] = []
+def delta_response(head: bytes, resources: Iterable[Resource], removed: Iterable[str]) -> bytes:
+    """Return a DeltaDiscoveryResponse: its header, then what comes and what goes."""
+    parts = [head]
     for resource in resources:
         message, tail = resource.message, resource.common.tail
         size = len(message) + len(tail)

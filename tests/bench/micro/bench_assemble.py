@@ -16,7 +16,7 @@ import pytest
 from controlplane.ads.cache import Collection
 from controlplane.ads.classes import Stream
 from controlplane.ads.pusher import Pusher
-from controlplane.ads.wire import DeltaRequest, decode_request, delta_body, sotw_body
+from controlplane.ads.wire import DeltaRequest, decode_request, delta_response, sotw_response
 from controlplane.model.assemble import Assembler
 from controlplane.model.core import EndpointSlice
 from controlplane.model.diff import diff
@@ -53,11 +53,11 @@ def clusters(snapshot: Snapshot) -> tuple[Resource, ...]:
 def test_body_of_a_state_of_the_world_response(
     benchmark: Run, clusters: tuple[Resource, ...]
 ) -> None:
-    assert len(benchmark(sotw_body, clusters)) > 100 * SIZE.services
+    assert len(benchmark(sotw_response, b"", clusters)) > 100 * SIZE.services
 
 
 def test_body_of_a_delta_response(benchmark: Run, clusters: tuple[Resource, ...]) -> None:
-    assert len(benchmark(delta_body, clusters, ())) > 100 * SIZE.services
+    assert len(benchmark(delta_response, b"", clusters, ())) > 100 * SIZE.services
 
 
 def test_difference_of_two_collections(benchmark: Run, clusters: tuple[Resource, ...]) -> None:

@@ -17,8 +17,8 @@ from controlplane.ads.wire import (
     RequestError,
     decode_delta_request,
     decode_request,
-    delta_body,
-    sotw_body,
+    delta_response,
+    sotw_response,
 )
 from controlplane.errors import NodeError
 from controlplane.translate.envoy import DeltaDiscoveryRequest, DiscoveryRequest, Node
@@ -81,8 +81,8 @@ def test_a_message_in_pieces_goes_out_as_if_it_were_whole() -> None:
     assert joined.body == whole.body
     assert joined.size == whole.size
     assert joined.version == whole.version
-    assert sotw_body([joined, whole]) == sotw_body([whole, joined])
-    assert delta_body([joined, whole], ()) == delta_body([whole, joined], ())
+    assert sotw_response(b"", [joined, whole]) == sotw_response(b"", [whole, joined])
+    assert delta_response(b"", [joined, whole], ()) == delta_response(b"", [whole, joined], ())
 
 
 def test_a_message_with_a_common_end_goes_out_as_if_it_were_whole() -> None:
