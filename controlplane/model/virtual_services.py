@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from msgspec import structs
 
@@ -37,12 +38,13 @@ from controlplane.model.virtual_service import (
 class RoutingRule(Model):
     """A VirtualService with every name resolved: hosts, gateways, destinations, mirrors.
 
-    `gateways` holds `mesh` or `NAMESPACE/NAME`; `export_to` has the mesh default filled in;
-    `source_labels` are those of all its matches; `reads_source` says that it does not hold for
-    all callers alike.
+    `age` decides between rules (`meta.by_age`); `gateways` holds `mesh` or `NAMESPACE/NAME`;
+    `export_to` has the mesh default filled in; `source_labels` are those of all its matches;
+    `reads_source` says that it does not hold for all callers alike.
     """
 
     ref: ObjectRef
+    age: tuple[str, str, str]
     hosts: tuple[Host, ...]
     gateways: tuple[str, ...]
     export_to: tuple[str, ...]
@@ -61,7 +63,7 @@ class RoutingRule(Model):
 class MeshRules:
     """The rules that sidecars of one namespace follow, oldest first. Read only."""
 
-    __slots__ = ("_exact", "_wildcards", "rules")
+    __slots__ = ("__weakref__", "_changed", "_exact", "_wildcards", "rules")
 
     def __init__(self, rules: tuple[RoutingRule, ...]) -> None:
         self.rules: Final = rules
@@ -76,6 +78,9 @@ class MeshRules:
         self._exact: Final = exact
         self._wildcards: Final = tuple(
             (host, wildcards[host]) for host in sorted(wildcards, key=specificity)
+        )
+        self._changed: Final[WeakKeyDictionary[MeshRules, frozenset[Host] | None]] = (
+            WeakKeyDictionary()
         )
 
     def candidates(self, host: Host) -> tuple[RoutingRule, ...]:
@@ -93,6 +98,17 @@ class MeshRules:
             if host_covers(pattern, host):
                 return (rule,)
         return ()
+
+    def changed_hosts(self, before: MeshRules) -> frozenset[Host] | None:
+        """Return the hosts of the rules that are only here, or only in `before`.
+
+        None when one of them is a wildcard: it may concern any host.
+        """
+        if before not in self._changed:
+            rules = set(self.rules).symmetric_difference(before.rules)
+            hosts = frozenset(host for rule in rules for host in mesh_hosts(rule))
+            self._changed[before] = None if any(map(is_wildcard, hosts)) else hosts
+        return self._changed[before]
 
 
 def mesh_hosts(rule: RoutingRule) -> tuple[Host, ...]:
@@ -188,6 +204,7 @@ def resolve(source: VirtualService, *, mesh: MeshConfig, domain: str) -> Routing
     resolver = _Resolver(namespace, domain)
     return RoutingRule(
         ref=source.ref,
+        age=by_age(source),
         hosts=tuple(
             dict.fromkeys(
                 Host(resolver.host(host).lower()) for host in spec.hosts if _sayable(host)

@@ -7,7 +7,7 @@ but the key, so nothing here is ever invalidated; it is only forgotten.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 Input = TypeVar("Input", bound=Hashable)
 Output = TypeVar("Output")
@@ -45,6 +45,11 @@ class Memo(Generic[Input, Output]):
             found = self._function(value)
         young[value] = found
         return found
+
+    def each(self, values: tuple[Input, ...]) -> tuple[Output, ...]:
+        """Return the results for many inputs, in their order."""
+        found = tuple(map(self._young.get, values))  # of a thousand that are asked for again
+        return tuple(map(self, values)) if None in found else cast("tuple[Output, ...]", found)
 
     def breathe(self) -> None:
         """Say that a pass over the mesh is over and another may begin."""

@@ -79,7 +79,7 @@ class Joined:
         self.head: Final = head
         self.parts: Final = parts
         self.tail: Final = tail
-        self._size: Final = len(head) + sum(len(part.framed) for part in parts) + len(tail)
+        self._size: Final = len(head) + sum([len(part.framed) for part in parts]) + len(tail)
         self._clusters: frozenset[str] | None = None
 
     def __len__(self) -> int:

@@ -7,7 +7,6 @@ join concatenates cached bytes, and must parse to what a serialised message woul
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Final
 
 from controlplane.model.base import Model
@@ -96,7 +95,7 @@ def join_route(value: RouteInput, virtual_hosts: tuple[VirtualHostBytes, ...]) -
         resource,
         (
             *value.diagnostics,
-            *chain.from_iterable(host.diagnostics for host in virtual_hosts),
+            *(found for host in virtual_hosts if host.diagnostics for found in host.diagnostics),
         ),
     )
 

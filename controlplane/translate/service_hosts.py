@@ -123,7 +123,7 @@ class ServiceHosts:
         self._destinations: Final = Destinations(self._snapshot, cls)
         self._defaults: Final[dict[int, Defaults | None]] = {}
         self._former: dict[int, Defaults | None] = {}
-        self.ruled: Final[dict[int, Mapping[RoutingRule, Any]]] = {}
+        self.routed: Final[dict[int, Any]] = {}
         """What VirtualServices made of these services, by port: `SidecarRoutes` keeps it here."""
         if before is not None and before.is_of(snapshot):
             self.services = before.services

@@ -8,8 +8,12 @@ claims of one domain would make Envoy refuse the whole route configuration.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter
 from typing import Final, NamedTuple
+
+from msgspec import structs
 
 from controlplane.model.base import FrozenDict
 from controlplane.model.diagnostics import Diagnostic, Level
@@ -48,43 +52,25 @@ DEFAULT_PORT: Final = 80
 _NOTHING: Final[Mapping[Host, Service]] = FrozenDict()
 
 
-class _Plan:
-    """A virtual host before domains are shared out."""
+class _Plan(NamedTuple):
+    """A virtual host before domains are shared out.
 
-    __slots__ = ("_made", "content", "domains", "name", "own", "service")
+    `own` are names in full; any other domain yields to a service of that name.
+    """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        domains: tuple[str, ...],
-        own: tuple[str, ...],
-        content: Content,
-        service: Service | None = None,
-    ) -> None:
-        """`own` are names in full; any other domain yields to a service of that name."""
-        self.name: Final = name
-        self.domains: Final = domains
-        self.own: Final = own
-        self.content: Final = content
-        self.service: Final = service
-        self._made: tuple[VirtualHostInput, VirtualHostInput] | None = None
-
-    def instead_of(self, usual: VirtualHostInput) -> VirtualHostInput:
-        """Return the virtual host with the domains of another, made once for each."""
-        if self._made is None or self._made[0] is not usual:
-            made = VirtualHostInput(
-                name=self.name, domains=usual.domains, content=self.content, sources=usual.sources
-            )
-            self._made = (usual, made)
-        return self._made[1]
+    name: str
+    domains: tuple[str, ...]
+    own: tuple[str, ...]
+    content: Content
+    service: Service | None = None
 
 
-class Ruled(NamedTuple):
-    """What a VirtualService makes of a port; `plans` is None when other rules count as well."""
+class Routed(NamedTuple):
+    """The virtual hosts of a port under some rules; `apart` when no two claim one domain."""
 
-    content: RuleContent | None
-    plans: tuple[_Plan, ...] | None
+    rules: MeshRules
+    virtual_hosts: tuple[VirtualHostInput, ...]
+    apart: bool
 
 
 class SidecarRoutes:
@@ -116,11 +102,46 @@ class SidecarRoutes:
 
     def port(self, port: int) -> tuple[VirtualHostInput, ...]:
         """Return the virtual hosts of a shared port, by name, without the catch-all."""
-        ruled = list(self._ruled(port))
-        found = _replace(self._hosts.defaults(port), ruled)
-        if found is None:
-            return _share_domains([*ruled, *self._unruled(port, ruled)], ported=None)
-        return found
+        last: Routed | None = self._hosts.routed.get(port)
+        made = None if last is None else self._renew(last, port)
+        if made is None:
+            ruled = list(self._ruled(port))
+            found = _replace(self._hosts.defaults(port), ruled)
+            apart = found is not None
+            if found is None:
+                found = _share_domains([*ruled, *self._unruled(port, ruled)], ported=None)
+            made = Routed(self._rules, found, apart)
+        self._hosts.routed[port] = made
+        return made.virtual_hosts
+
+    def _renew(self, last: Routed, port: int) -> Routed | None:
+        """Return what a port has now that other rules hold; only their hosts are looked at.
+
+        None where domains have to be shared out again.
+        """
+        if last.rules is self._rules:
+            return last
+        defaults, hosts = self._hosts.defaults(port), self._rules.changed_hosts(last.rules)
+        if defaults is None or hosts is None or not last.apart:
+            return None
+        virtual_hosts = list(last.virtual_hosts)
+        changed = False
+        for host in hosts:
+            name = with_port(host, port)
+            at = bisect_left(virtual_hosts, name, key=_NAME)
+            known = virtual_hosts[at] if at < len(virtual_hosts) else None
+            if known is not None and known.name != name:
+                known = None
+            content = self._content(host, port)
+            made = defaults.by_name.get(name)
+            if content is not None and known is not None:
+                made = structs.replace(known, content=content)
+            elif content is not None or (made is None and known is not None):
+                return None  # a host that is no service comes or goes, and with it a domain
+            if made is not None and made != known:
+                virtual_hosts[at] = made
+                changed = True
+        return Routed(self._rules, tuple(virtual_hosts) if changed else last.virtual_hosts, True)
 
     def all_ports(self) -> tuple[VirtualHostInput, ...]:
         """Return the virtual hosts of every port for a listener that serves them all.
@@ -171,36 +192,27 @@ class SidecarRoutes:
 
     def _ruled(self, port: int) -> Iterator[_Plan]:
         """Yield what VirtualServices route on a port, the oldest first."""
-        known: Mapping[RoutingRule, Ruled] = self._hosts.ruled.get(port, {})
-        ruled: dict[RoutingRule, Ruled] = {}
         for rule in self._rules.rules:
-            found = known.get(rule)
-            plans = found.plans if found is not None else None
-            if plans is None:
-                content, plans = self._rule(rule, port, found)
-                wild = any(map(is_wildcard, rule.hosts))
-                found = Ruled(content, None if wild else plans)
-            assert found is not None
-            ruled[rule] = found
-            yield from plans
-        self._hosts.ruled[port] = ruled
+            callable_, others = self._split(rule, port)
+            content = self._select(rule, port) if callable_ or others else None
+            if content is None:
+                continue
+            for host in others:
+                yield _Plan(with_port(host, port), (bracketed(host),), (host,), content)
+            for service in callable_:
+                yield self._plan(service, port, content)
 
-    def _rule(
-        self, rule: RoutingRule, port: int, known: Ruled | None
-    ) -> tuple[RuleContent | None, tuple[_Plan, ...]]:
-        registered, others = self._split(rule, self._hosts.by_port.get(port, _NOTHING))
-        callable_ = [service for service in registered if carries_http(service.port(port))]
-        if not callable_ and port != DEFAULT_PORT:
-            return None, ()
-        content = known.content if known is not None else self._select(rule, port)
-        if content is None:
-            return None, ()
-        plans = [
-            _Plan(with_port(host, port), domains=(bracketed(host),), own=(host,), content=content)
-            for host in others
-        ]
-        plans += [self._plan(service, port, content) for service in callable_]
-        return content, tuple(plans)
+    def _content(self, host: Host, port: int) -> RuleContent | None:
+        """Return what VirtualServices make of a host on a port, None when none routes it."""
+        service = self._hosts.by_port.get(port, _NOTHING).get(host)
+        if service is not None and not carries_http(service.port(port)):
+            return None
+        for rule in self._rules.candidates(host):
+            if service is not None or host in self._split(rule, port)[1]:
+                content = self._select(rule, port)
+                if content is not None:
+                    return content
+        return None
 
     def _select(self, rule: RoutingRule, port: int) -> RuleContent | None:
         def select() -> RuleContent | None:
@@ -223,13 +235,13 @@ class SidecarRoutes:
             if carries_http(service.port(port)):
                 yield self._plan(service, port, self._hosts.content(service, port))
 
-    def _split(
-        self, rule: RoutingRule, here: Mapping[Host, Service]
-    ) -> tuple[list[Service], list[Host]]:
-        """Return the services that a rule routes, and its hosts that are no services here.
+    def _split(self, rule: RoutingRule, port: int) -> tuple[list[Service], list[Host]]:
+        """Return the services that a rule routes on a port, and its hosts that are none there.
 
+        Those are routed on the default port, and where the rule routes a service as well.
         Source: Istio's separateVSHostsAndServices.
         """
+        here = self._hosts.by_port.get(port, _NOTHING)
         registered: list[Service] = []
         others: list[Host] = []
         hosts = mesh_hosts(rule)
@@ -247,7 +259,8 @@ class SidecarRoutes:
             registered += [
                 service for service in covered if rule in self._rules.candidates(service.host)[:1]
             ]
-        return registered, others
+        callable_ = [service for service in registered if carries_http(service.port(port))]
+        return callable_, others if callable_ or port == DEFAULT_PORT else []
 
     def _plan(self, service: Service, port: int, content: Content) -> _Plan:
         hosts = self._hosts
@@ -258,6 +271,9 @@ class SidecarRoutes:
             content=content,
             service=service,
         )
+
+
+_NAME: Final = attrgetter("name")
 
 
 def _replace(defaults: Defaults | None, ruled: list[_Plan]) -> tuple[VirtualHostInput, ...] | None:
@@ -279,7 +295,7 @@ def _replace(defaults: Defaults | None, ruled: list[_Plan]) -> tuple[VirtualHost
         if plan.service is not None:
             if usual is None:
                 return None  # an ExternalName: its domains are also those of its target
-            instead[plan.name] = plan.instead_of(usual)
+            instead[plan.name] = structs.replace(usual, content=plan.content)
         else:
             lowered = [domain.lower() for domain in plan.domains]
             if not claimed.isdisjoint(lowered):

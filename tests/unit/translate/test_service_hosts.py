@@ -128,21 +128,15 @@ rules_of_any_kind = st.lists(
 
 
 @settings(max_examples=300, deadline=None)
-@given(services_of_any_kind, rules_of_any_kind, rules_of_any_kind)
+@given(services_of_any_kind, st.lists(rules_of_any_kind, min_size=2, max_size=4))
 def test_the_short_way_and_the_long_way_end_at_the_same_virtual_hosts(
-    services: tuple[Service, ...],
-    before: tuple[VirtualService, ...],
-    after: tuple[VirtualService, ...],
+    services: tuple[Service, ...], changes: list[tuple[VirtualService, ...]]
 ) -> None:
-    first, second = make_snapshot(services, before), make_snapshot(services, after)
-    second = structs.replace(
-        second,
-        service_by_host=first.service_by_host, services=first.services,
-        rules=first.rules, mesh=first.mesh,
-    )  # fmt: skip
+    first = make_snapshot(services, ())
     hosts = ServiceHosts(first, CLIENT)
-    assert hosts.fits(second)
-    for snapshot in (first, second):
+    for rules in changes:
+        snapshot = structs.replace(first, routing=make_snapshot((), rules).routing)
+        assert hosts.fits(snapshot)
         for port in (80, 81):
             found = SidecarRoutes(snapshot, CLIENT, hosts).port(port)
             with mock.patch.object(ServiceHosts, "defaults", return_value=None):
@@ -150,6 +144,24 @@ def test_the_short_way_and_the_long_way_end_at_the_same_virtual_hosts(
         assert SidecarRoutes(snapshot, CLIENT, hosts).all_ports() == (
             SidecarRoutes(snapshot, CLIENT).all_ports()
         )
+
+
+def test_rules_that_come_go_and_change_are_put_in_without_looking_at_others() -> None:
+    services = tuple(make_service(f"s{index}.shop.svc.cluster.local") for index in range(5))
+    none = make_snapshot(services, ())
+    hosts = ServiceHosts(none, CLIENT)
+    usual = SidecarRoutes(none, CLIENT, hosts).port(80)
+    for rules in (
+        (make_rule("b", (services[1].host,)),),
+        (make_rule("b", (services[1].host,), path="x"), make_rule("c", (services[2].host,))),
+        (make_rule("a", (services[2].host,), path="x"), make_rule("c", (services[2].host,))),
+        (),
+    ):
+        snapshot = structs.replace(none, routing=make_snapshot((), rules).routing)
+        with mock.patch.object(SidecarRoutes, "_ruled", side_effect=AssertionError):
+            found = SidecarRoutes(snapshot, CLIENT, hosts).port(80)
+        assert found == SidecarRoutes(snapshot, CLIENT).port(80)
+    assert found == usual
 
 
 def test_services_without_a_common_domain_are_shared_out_once() -> None:
