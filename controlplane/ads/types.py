@@ -75,7 +75,7 @@ ON_DEMAND_URLS: Final = frozenset(
 UNREAD_KINDS: Final[Mapping[ResourceType, frozenset[str]]] = {
     ResourceType.CLUSTER: frozenset({"Gateway", "VirtualService"}),
     ResourceType.ENDPOINT: frozenset({"Gateway", "VirtualService"}),
-    ResourceType.LISTENER: frozenset(),
+    ResourceType.LISTENER: frozenset({"VirtualService"}),
     ResourceType.ROUTE: frozenset(),
     ResourceType.NAME_TABLE: frozenset({"Gateway", "VirtualService", "DestinationRule"}),
 }

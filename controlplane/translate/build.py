@@ -40,7 +40,6 @@ class _ClassResults:
 
     __slots__ = (
         "clusters",
-        "diagnostics",
         "listeners",
         "load_assignments",
         "name_table",
@@ -55,7 +54,17 @@ class _ClassResults:
         self.sidecar_routes: SidecarRoutes | None = None
         self.load_assignments: LoadAssignments | None = None
         self.name_table: Resource | None = None
-        self.diagnostics: dict[str, tuple[Diagnostic, ...]] = {}
+
+
+class _Noticed:
+    """What was noticed while the resources that a class has now were made."""
+
+    __slots__ = ("clusters", "listeners", "routes")
+
+    def __init__(self) -> None:
+        self.clusters: tuple[Diagnostic, ...] = ()
+        self.listeners: tuple[Diagnostic, ...] = ()
+        self.routes: dict[str, tuple[Diagnostic, ...]] = {}
 
 
 class Generator:
@@ -71,6 +80,7 @@ class Generator:
         self._snapshot = EMPTY
         self._classifier = Classifier(EMPTY)
         self._results: dict[ProxyClass, _ClassResults] = {}
+        self._noticed: dict[ProxyClass, _Noticed] = {}
         self._sights = Sights(EMPTY)
         self._outbound = self._outbound_of(EMPTY)
         self._service_hosts: dict[OutboundClass, ServiceHosts] = {}
@@ -95,7 +105,7 @@ class Generator:
                 inputs = inbound_cluster_inputs(snapshot, cls.inbound)
                 made = made.followed_by(map(self._inbound_cluster, inputs))
             results.clusters = tuple(made.by_name.values())
-            results.diagnostics["clusters"] = made.diagnostics
+            self._noticed_of(cls).clusters = made.diagnostics
         return results.clusters
 
     def listeners(self, snapshot: Snapshot, cls: ProxyClass) -> tuple[Resource, ...]:
@@ -107,7 +117,9 @@ class Generator:
                 inputs = inbound_listener_inputs(snapshot, cls.inbound)
                 made = made.followed_by(map(self._listener, inputs))
             results.listeners = tuple(made.by_name.values())
-            results.diagnostics["listeners"] = made.diagnostics
+            noticed = self._noticed_of(cls)
+            noticed.listeners = made.diagnostics
+            noticed.routes.clear()  # whoever asks for listeners again asks for routes again
         return results.listeners
 
     def route(self, snapshot: Snapshot, cls: ProxyClass, name: str) -> Resource:
@@ -119,7 +131,7 @@ class Generator:
                 results.sidecar_routes = self._sidecar_routes(snapshot, cls.outbound)
             made = self._route(route_input(snapshot, cls.outbound, name, results.sidecar_routes))
             found = results.routes[name] = present(made)
-            results.diagnostics[f"route {name}"] = made.diagnostics
+            self._noticed_of(cls).routes[name] = made.diagnostics
         return found
 
     def name_table(self, snapshot: Snapshot, cls: ProxyClass) -> Resource:
@@ -138,9 +150,15 @@ class Generator:
         return found.of(cluster)
 
     def diagnostics(self, snapshot: Snapshot, cls: ProxyClass) -> tuple[Diagnostic, ...]:
-        """Return what was noticed while making the resources asked for so far."""
-        found = self._of(snapshot, cls).diagnostics.values()
-        return tuple(dict.fromkeys(diagnostic for group in found for diagnostic in group))
+        """Return what was noticed while making the resources asked for last.
+
+        Those may be of an older snapshot: a type that reads nothing of what changed since is
+        not asked for again.
+        """
+        self._enter(snapshot)
+        found = self._noticed_of(cls)
+        groups = (found.clusters, found.listeners, *found.routes.values())
+        return tuple(dict.fromkeys(diagnostic for group in groups for diagnostic in group))
 
     def remembered(self) -> Iterator[Resource]:
         """Yield every resource that is held for reuse, in no particular order."""
@@ -165,7 +183,7 @@ class Generator:
         )
 
     def _join(self, value: RouteInput) -> Translated:
-        return join_route(value, tuple(self._virtual_host(host) for host in value.virtual_hosts))
+        return join_route(value, self._virtual_host.each(value.virtual_hosts))
 
     def _sidecar_routes(self, snapshot: Snapshot, cls: OutboundClass) -> SidecarRoutes:
         known = self._service_hosts.get(cls)
@@ -194,7 +212,8 @@ class Generator:
             self._results = {}
             if not self._sights.fit(snapshot):
                 self._sights = Sights(snapshot)
-            self._outbound = self._outbound_of(snapshot)
+            if not self._outbound.fits(snapshot):
+                self._outbound = self._outbound_of(snapshot)
             self._service_hosts = {
                 cls: hosts for cls, hosts in self._service_hosts.items() if hosts.is_of(snapshot)
             }
@@ -207,6 +226,14 @@ class Generator:
                 self._route,
             ):
                 memo.breathe()
+
+    def _noticed_of(self, cls: ProxyClass) -> _Noticed:
+        found = self._noticed.get(cls)
+        if found is None:
+            if len(self._noticed) >= _CLASSES_KEPT:
+                self._noticed.clear()
+            found = self._noticed[cls] = _Noticed()
+        return found
 
     def _of(self, snapshot: Snapshot, cls: ProxyClass) -> _ClassResults:
         self._enter(snapshot)

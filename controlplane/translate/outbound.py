@@ -82,7 +82,10 @@ class LoadAssignments:
 
 
 class Outbound:
-    """The outbound resources of one snapshot, whose inputs `make_*` turn into bytes."""
+    """The outbound resources of one snapshot, whose inputs `make_*` turn into bytes.
+
+    Valid for later snapshots that `fit`: none of these types reads VirtualServices.
+    """
 
     def __init__(
         self,
@@ -93,7 +96,15 @@ class Outbound:
         make_listener: Callable[[ListenerInput], Translated],
         make_load_assignment: Callable[[LoadAssignmentInput], Translated],
     ) -> None:
-        self._snapshot: Final = snapshot
+        # Without its other parts, so that they are neither read nor kept.
+        self._snapshot: Final = Snapshot(
+            mesh=snapshot.mesh,
+            services=snapshot.services,
+            service_by_host=snapshot.service_by_host,
+            endpoints=snapshot.endpoints,
+            rules=snapshot.rules,
+            gateways=snapshot.gateways,
+        )
         self._sights: Final = sights
         self._make_cluster: Final = make_cluster
         self._make_listener: Final = make_listener
@@ -101,6 +112,18 @@ class Outbound:
         self._clusters: Final[dict[OutboundClass, Made]] = {}
         self._listeners: Final[dict[OutboundClass, Made]] = {}
         self._load_assignments: Final[dict[OutboundClass, LoadAssignments]] = {}
+
+    def fits(self, snapshot: Snapshot) -> bool:
+        """Whether another snapshot has the same in everything that is read here."""
+        mine = self._snapshot
+        return (
+            snapshot.mesh is mine.mesh
+            and snapshot.services is mine.services
+            and snapshot.service_by_host is mine.service_by_host
+            and snapshot.endpoints is mine.endpoints
+            and snapshot.rules is mine.rules
+            and snapshot.gateways is mine.gateways
+        )
 
     def clusters(self, cls: OutboundClass) -> Made:
         """Return the outbound clusters of a class."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from msgspec import structs
 
+from controlplane.ads.types import UNREAD_KINDS
 from controlplane.model.assemble import make_snapshot
 from controlplane.model.proxy import make_proxy
 from controlplane.model.snapshot import Snapshot
@@ -19,7 +22,7 @@ from controlplane.translate.listeners import (
     outbound_listener_inputs,
 )
 from controlplane.translate.narrowing import Sights
-from controlplane.translate.resources import Resource, Translated
+from controlplane.translate.resources import Resource, ResourceType, Translated
 from tests.golden.support import GOLDEN, load_case, make_object
 
 CASES = sorted(
@@ -175,3 +178,51 @@ def test_what_a_virtual_service_says_to_one_caller_is_not_said_to_another() -> N
     assert clusters("one") == {"outbound|80||a.one.svc.cluster.local"}
     assert clusters("three") == clusters("one")
     assert clusters("two") == set()
+
+
+def test_clusters_and_listeners_stay_whatever_virtual_services_say() -> None:
+    client = make_proxy("sidecar~10.0.0.1~a.one~one.svc.cluster.local", {"NAMESPACE": "one"})
+    route = {
+        "kind": "VirtualService",
+        "metadata": {"name": "a", "namespace": "one"},
+        "spec": {"hosts": ["a"], "http": [{"route": [to("b.two.svc.cluster.local")]}]},
+    }
+    objects = service("a", "one"), service("b", "two")
+    generator, before = Generator(), world(*objects)
+    after = make_snapshot(map(make_object, (*objects, route)), previous=before)
+    assert "VirtualService" in UNREAD_KINDS[ResourceType.CLUSTER]
+    assert "VirtualService" in UNREAD_KINDS[ResourceType.LISTENER]
+    cls = generator.classify(client, before)
+    assert cls == generator.classify(client, after)
+    clusters, listeners = generator.clusters(before, cls), generator.listeners(before, cls)
+    fresh = Generator()
+    for made, expected in (
+        (clusters, fresh.clusters(after, cls)),
+        (listeners, fresh.listeners(after, cls)),
+    ):
+        assert [item.version for item in made] == [item.version for item in expected]
+    with mock.patch("controlplane.translate.outbound.outbound_listener_inputs") as unneeded:
+        assert [item.name for item in generator.listeners(after, cls)] == [
+            item.name for item in listeners
+        ]
+        unneeded.assert_not_called()
+
+
+def test_what_was_noticed_holds_until_the_resources_are_made_again() -> None:
+    # Two services that no listener can tell apart.
+    objects = [
+        service(name, "one", ports=[{"name": "tcp", "port": 90}], clusterIP="10.96.0.9")
+        for name in ("a", "b")
+    ]
+    client = make_proxy("sidecar~10.0.0.1~a.one~one.svc.cluster.local", {"NAMESPACE": "one"})
+    generator, snapshot = Generator(), world(*objects)
+    cls = generator.classify(client, snapshot)
+    generator.listeners(snapshot, cls)
+    noticed = generator.diagnostics(snapshot, cls)
+    assert noticed
+    later = structs.replace(snapshot, endpoints={})
+    generator.load_assignment(later, cls, "outbound|90||a.one.svc.cluster.local")
+    assert generator.diagnostics(later, cls) == noticed
+    mended = make_snapshot(map(make_object, objects[:1]), previous=later)
+    generator.listeners(mended, cls)
+    assert generator.diagnostics(mended, cls) == ()
