@@ -93,8 +93,8 @@ def test_a_message_with_a_common_end_goes_out_as_if_it_were_whole() -> None:
     assert split.body == whole.body
     assert split.size == whole.size
     assert split.version == whole.version
-    assert sotw_body([split, whole]) == sotw_body([whole, split])
-    assert delta_body([split, whole], ()) == delta_body([whole, split], ())
+    assert sotw_response(b"", [split, whole]) == sotw_response(b"", [whole, split])
+    assert delta_response(b"", [split, whole], ()) == delta_response(b"", [whole, split], ())
 
 
 def test_another_nonce_goes_before_the_same_body() -> None:
