@@ -19,7 +19,7 @@ from controlplane.model.kinds import Kind
 from controlplane.model.mesh import MeshConfig
 from controlplane.model.meta import Object, ObjectRef
 from controlplane.sources.base import Delta
-from controlplane.sources.kubernetes import reflector, source
+from controlplane.sources.kubernetes import contact, reflector
 from controlplane.sources.kubernetes.reflector import Reflector
 from controlplane.sources.kubernetes.reporter import Reporter
 from controlplane.sources.kubernetes.source import KubernetesSource
@@ -264,7 +264,7 @@ async def test_all_kinds_go_on_as_soon_as_the_api_server_is_back(
     api.put("services", "a", **SERVICE)
     async with running(api) as world:
         await world.until(lambda: world.synced)
-        monkeypatch.setattr(source, "SOONEST", 0.01)
+        monkeypatch.setattr(contact, "SOONEST", 0.01)
         monkeypatch.setattr(reflector, "FIRST_PAUSE", 3600.0)
         monkeypatch.setattr(reflector, "LONGEST_PAUSE", 3600.0)
         api.down = True
