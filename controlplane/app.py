@@ -244,6 +244,8 @@ class App:
         self._pusher.publish(old, new, change)
         self._count(change, old, new)
         self._metrics.published(new, time.perf_counter() - started)
+        waiting = new.waiting_for_pods
+        self._metrics.waiting_for_pods(len(waiting), len(waiting - old.waiting_for_pods))
         if first:
             _settle_garbage()
             self._log.info(

@@ -117,7 +117,9 @@ class Registry:
         if delta.diagnostics is not None and delta.diagnostics != self._diagnostics.get(source):
             self._diagnostics[source] = delta.diagnostics
             config = True
-        if endpoints:
+        if delta.follows_pods is not None:
+            self._assembler.follow_pods(source, follows=delta.follows_pods)
+        if endpoints or delta.follows_pods is not None:
             self._fold(endpoints)
             self._pacing.note_endpoints(now)
         if config:

@@ -156,6 +156,13 @@ class Metrics:
         self._registry_events = self._counter(
             "pilot_k8s_reg_events", "Events of services, endpoints, pods, nodes.", "type", "event"
         )
+        # istiod's names, which call an address an endpoint.
+        self._pending_pods = self._gauge(
+            "pilot_k8s_endpoints_pending_pod", "Endpoints that are left out until their pod comes."
+        )
+        self._without_pods = self._counter(
+            "pilot_k8s_endpoints_with_no_pods", "Endpoints that came before their pod."
+        )
         self._relists = self._counter(
             "pylot_k8s_relists", "Whole states compared after a gap in a watch.", "type"
         )
@@ -240,6 +247,11 @@ class Metrics:
         for level, count in levels.items():
             self._file_errors.labels(level=level).set(count)
         self._snapshot_time.observe(seconds)
+
+    def waiting_for_pods(self, now: int, new: int) -> None:
+        """So many endpoints wait for their pods, and so many of them did not before."""
+        self._pending_pods.set(now)
+        self._without_pods.inc(new)
 
     def refused_object(self) -> None:
         """An object was left out because it is invalid."""

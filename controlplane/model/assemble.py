@@ -18,7 +18,7 @@ from msgspec import structs
 from controlplane.model.base import FrozenDict
 from controlplane.model.checks import Checks
 from controlplane.model.conversion import from_kubernetes, from_service_entry
-from controlplane.model.core import KubernetesService
+from controlplane.model.core import EndpointSlice, KubernetesService
 from controlplane.model.destination_rules import DestinationRules
 from controlplane.model.diagnostics import Diagnostic, Level, order
 from controlplane.model.discovery import Discovery, Passed
@@ -100,7 +100,9 @@ class Assembler:
         self._inherited = previous is not None
         self._discovery: Final = Discovery(self._mesh.discovery_selectors, self._present)
         self._groups: Final = Groups(cluster_id)
-        self._world: Final = self._groups.world
+        self._world: Final = self._groups.world._replace(awaits_pods=self._awaits_pods)
+        self._pod_sources: set[str] = set()
+        self._waiting: dict[ObjectRef, frozenset[str]] = {}
         self._provenance: Final[Table[ObjectRef, Provenance]] = Table()
         self._made: dict[ObjectRef, tuple[_Made, ...]] = {}
         self._claims: dict[Host, tuple[ObjectRef, ...]] = {}
@@ -149,6 +151,18 @@ class Assembler:
             self._mesh = mesh
             self._pass(self._discovery.select(mesh.discovery_selectors))
 
+    def follow_pods(self, source: str, *, follows: bool) -> None:
+        """Say whether a source tells of every pod, so that endpoints may wait for theirs."""
+        if follows is not (source in self._pod_sources):
+            (self._pod_sources.add if follows else self._pod_sources.discard)(source)
+            self._groups.dirty.update(self._made)
+
+    def _awaits_pods(self, entry: EndpointSlice) -> bool:
+        if not self._pod_sources:
+            return False
+        origin = self._provenance.get(entry.ref)
+        return origin is not None and origin.source in self._pod_sources
+
     def snapshot(self, diagnostics: Iterable[Diagnostic] = ()) -> Snapshot:
         """Return the snapshot of everything applied so far."""
         self._remake()
@@ -181,6 +195,7 @@ class Assembler:
             namespaces=self._keep(groups.namespaces, last.namespaces, "namespaces"),
             objects=self._keep(groups.objects, last.objects, "objects"),
             provenance=self._keep(self._provenance, last.provenance, "provenance"),
+            waiting_for_pods=self._waiting_addresses(),
         )
         made = structs.replace(made, diagnostics=self._diagnostics(made, diagnostics))
         groups.changed.clear()
@@ -199,6 +214,11 @@ class Assembler:
             found.add(_placed(entry, self._provenance.read))
         made = tuple(sorted(found, key=order))
         return self._last.diagnostics if made == self._last.diagnostics else made
+
+    def _waiting_addresses(self) -> frozenset[str]:
+        last = self._last.waiting_for_pods
+        found = frozenset().union(*self._waiting.values())
+        return last if found == last else found
 
     def _keep(self, current: Table[K, V], last: Mapping[K, V], field: str) -> Mapping[K, V]:
         """Return the last mapping when nothing in it changed, else the current one."""
@@ -234,6 +254,7 @@ class Assembler:
             if new:
                 self._made[unit] = new
             self._note_pods(unit, new)
+            self._note_waiting(unit, new)
             before = {made.service.host for made in old}
             after = {made.service.host for made in new}
             for host in before - after:
@@ -318,6 +339,13 @@ class Assembler:
             users.setdefault(key, set()).add(unit)
         if after:
             self._pods_used[unit] = after
+
+    def _note_waiting(self, unit: ObjectRef, group: tuple[_Made, ...]) -> None:
+        waiting = frozenset().union(*(made.found.waiting for made in group))
+        if waiting:
+            self._waiting[unit] = waiting
+        else:
+            self._waiting.pop(unit, None)
 
     def _settle(self, host: Host) -> None:
         """Give a host to the oldest unit that claims it."""

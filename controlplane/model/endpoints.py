@@ -1,8 +1,10 @@
 """The endpoints of one service, from slices, Endpoints, pods and WorkloadEntries.
 
 Pure: everything that may be looked at comes in as a `World`. The rules that are easy to break:
-the order of endpoints is (address, port) and never that of arrival, and a pod that is shutting
-down is no endpoint any more but still has its inbound listeners (`Found.targets`).
+the order of endpoints is (address, port) and never that of arrival; a pod that is shutting
+down is no endpoint any more but still has its inbound listeners (`Found.targets`); and an endpoint
+whose pod is not known yet would be one without labels and identity, so it is left out
+(`World.awaits_pods`).
 """
 
 from __future__ import annotations
@@ -58,6 +60,9 @@ class World(NamedTuple):
     entries_in: Callable[[str], Iterable[WorkloadEntry]]  # by namespace
     cluster: str = ""  # the name of the cluster that the objects come from
     moves: Callable[[], int] = lambda: -1  # how often pods or nodes changed, negative: not known
+    # Whether every pod is told of from where a slice comes: its endpoints wait for theirs (as in
+    # istiod, for ever: wrong labels would decide about subsets, policies and TLS).
+    awaits_pods: Callable[[EndpointSlice], bool] = lambda _: False
 
 
 class Targets(NamedTuple):
@@ -77,6 +82,8 @@ class Part(NamedTuple):
     nodes: Mapping[str, Node | None]
     found: Mapping[str, Mapping[tuple[str, int], Endpoint]]
     targets: Mapping[str, tuple[ServiceTarget, ...]]
+    awaits_pods: bool
+    waiting: frozenset[str]
 
     def holds(
         self,
@@ -95,6 +102,7 @@ class Part(NamedTuple):
             self.slice is entry
             and self.service is service
             and self.publish_not_ready is publish_not_ready
+            and self.awaits_pods is world.awaits_pods(entry)
             and (
                 still
                 or (
@@ -109,7 +117,8 @@ class Found(NamedTuple):
     """The endpoints of a service, who of the workloads they concern, and which pods were used.
 
     `parts` are kept by name of the slice when there are several: a change of one then leaves the
-    work for the others alone.
+    work for the others alone. `waiting` are addresses that were left out because their pods are
+    not known.
     """
 
     endpoints: ServiceEndpoints = NO_ENDPOINTS
@@ -117,10 +126,12 @@ class Found(NamedTuple):
     pods: frozenset[tuple[str, str]] = frozenset()
     parts: Mapping[str, Part] = FrozenDict()
     moves: int = -1  # of the world, when this was found
+    waiting: frozenset[str] = frozenset()
 
 
 NOTHING: Final = Found()
 _NO_PODS: Final[frozenset[tuple[str, str]]] = frozenset()
+_NOBODY: Final[frozenset[str]] = frozenset()
 _NO_PARTS: Final[Mapping[str, Part]] = FrozenDict()
 
 
@@ -150,6 +161,7 @@ class _Collector:
         self._alone: dict[tuple[str, int], tuple[ServiceTarget]] = {}
         self.pods: dict[tuple[str, str], Pod | None] = {}
         self.nodes: dict[str, Node | None] = {}
+        self.waiting: set[str] = set()
         self.drains = PERSISTENT_SESSION in service.labels
         self._workloads: dict[tuple[str, str, str], Workload] = {}
 
@@ -162,6 +174,7 @@ class _Collector:
     def merge(self, part: Part) -> None:
         """Take everything that a part has."""
         self.pods.update(part.pods)
+        self.waiting |= part.waiting
         for name, more in part.found.items():
             known = self.found[name]
             if known.keys().isdisjoint(more):
@@ -235,6 +248,14 @@ class _Collector:
             self._workloads[shared] = made
         return made
 
+    def lacks_pod(self, target: TargetRef | None, namespace: str) -> bool:
+        """Whether an endpoint names a pod that is not known."""
+        if target is None or target.kind != "Pod":
+            return False
+        key = (target.namespace or namespace, target.name)
+        pod = self.pods[key] = self.world.pods.get(key)
+        return pod is None
+
     def _node(self, name: str) -> Node | None:
         found = self.world.nodes.get(name)
         self.nodes[name] = found
@@ -267,6 +288,7 @@ class _Collector:
             frozenset(self.pods) if self.pods else _NO_PODS,
             parts or _NO_PARTS,
             self.world.moves(),
+            frozenset(self.waiting) if self.waiting else _NOBODY,
         )
 
 
@@ -330,7 +352,10 @@ def _from_slices(
         ):
             alone = collector.part()
             _from_slice(entry, item, alone)
-            part = Part(entry, service, always, alone.pods, alone.nodes, alone.found, alone.targets)
+            part = Part(
+                entry, service, always, alone.pods, alone.nodes, alone.found, alone.targets,
+                world.awaits_pods(entry), frozenset(alone.waiting),
+            )  # fmt: skip
         collector.merge(part)
         parts[name] = part
     return collector.result(parts)
@@ -345,7 +370,11 @@ def _from_slice(entry: EndpointSlice, item: KubernetesService, collector: _Colle
     if not ports:
         return
     namespace = entry.metadata.namespace
+    awaits_pods = collector.world.awaits_pods(entry)
     for endpoint in entry.endpoints or ():
+        if awaits_pods and collector.lacks_pod(endpoint.target_ref, namespace):
+            collector.waiting.update(endpoint.addresses)
+            continue
         health = _health(
             endpoint.conditions,
             always=item.spec.publish_not_ready_addresses,

@@ -59,6 +59,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=True):
     objects: Mapping[ObjectRef, Object] = FrozenDict()
     provenance: Mapping[ObjectRef, Provenance] = FrozenDict()
     diagnostics: tuple[Diagnostic, ...] = ()
+    # Addresses that EndpointSlices name and that are no endpoints until their pods are known.
+    waiting_for_pods: frozenset[str] = frozenset()
 
     def endpoints_of(self, host: Host) -> ServiceEndpoints:
         """Return the endpoints of a service, an empty value when it has none."""

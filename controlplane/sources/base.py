@@ -21,7 +21,9 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
 
     `diagnostics` is everything that is wrong in this source now, None when that did not change.
     `mesh` replaces the settings of the mesh, None leaves them. `synced` says that the source
-    has now delivered its first full state; later steps may leave it out.
+    has now delivered its first full state; later steps may leave it out. `follows_pods` says
+    whether the source tells of every pod, so that endpoints of its EndpointSlices wait for those
+    that they name; None leaves what it said before, which is no at first.
     """
 
     upserts: tuple[tuple[Object, Provenance], ...] = ()
@@ -29,6 +31,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     diagnostics: tuple[Diagnostic, ...] | None = None
     mesh: MeshConfig | None = None
     synced: bool = False
+    follows_pods: bool | None = None
 
     def __bool__(self) -> bool:
         """Whether the step says anything."""
@@ -38,6 +41,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
             or self.diagnostics is not None
             or self.mesh is not None
             or self.synced
+            or self.follows_pods is not None
         )
 
 

@@ -1,4 +1,4 @@
-"""An API server that only reads out: Services and EndpointSlices as large as real ones.
+"""An API server that only reads out: Services, EndpointSlices and pods as large as real ones.
 
 Run as a program of its own, so that what it costs is not counted: `python -m tests.bench.api
 SERVICES SLICES` prints its port. `POST /events?rate=N&seconds=S` makes that many EndpointSlices
@@ -107,7 +107,7 @@ def endpoint_slice(number: int, *, services: int, version: int) -> Json:
                 "targetRef": {
                     "kind": "Pod",
                     "namespace": f"ns-{owner % _NAMESPACES}",
-                    "name": f"svc-{owner}-5d4f8c7b9-{number}-{index}",
+                    "name": f"svc-{owner}-5d4f8c7b9-0",
                     "uid": f"00000000-0000-0000-0001-{number:010}{index:02}",
                 },
                 "zone": f"zone-{index % 3}",
@@ -115,6 +115,30 @@ def endpoint_slice(number: int, *, services: int, version: int) -> Json:
             for index, address in enumerate(addresses)
         ],
         "ports": [{"name": "http", "port": 9080, "protocol": "TCP"}],
+    }
+
+
+def pod(number: int) -> Json:
+    """The one pod of a Service, which all of its endpoints name: many would only be read."""
+    name = f"svc-{number}"
+    return {
+        "metadata": meta(
+            f"{name}-5d4f8c7b9-0",
+            f"ns-{number % _NAMESPACES}",
+            number + 1,
+            labels={"app": name, "version": "v1", "pod-template-hash": "5d4f8c7b9"},
+            managedFields=managed("kubelet", 24),
+        ),
+        "spec": {
+            "containers": [{"name": "app", "image": "app:1", "ports": [{"containerPort": 9080}]}],
+            "nodeName": f"node-{number % 10}",
+            "serviceAccountName": "default",
+        },
+        "status": {
+            "phase": "Running",
+            "podIP": f"10.{200 + number // 60000}.{number // 250 % 250}.{number % 250 + 1}",
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
     }
 
 
@@ -132,6 +156,7 @@ class Api:
                 for number in range(_NAMESPACES)
             ],
             "services": [encode(service(number)) for number in range(services)],
+            "pods": [encode(pod(number)) for number in range(services)],
             "endpointslices": [
                 encode(endpoint_slice(number, services=services, version=services + number))
                 for number in range(slices)

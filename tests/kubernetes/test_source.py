@@ -31,6 +31,7 @@ from controlplane.kubernetes.errors import (
 from controlplane.kubernetes.paths import Resource
 from controlplane.model.diagnostics import Level
 from controlplane.model.meta import ObjectRef
+from controlplane.model.names import Host
 from controlplane.sources.files import load_snapshot
 from controlplane.sources.kubernetes import reflector
 from controlplane.translate.build import Generator
@@ -177,6 +178,42 @@ async def test_a_kind_is_followed_from_when_its_definition_comes_until_it_goes(
         await plane.until(lambda: ref in plane.snapshot.objects)
         own.kubectl("delete", *(f"crd/{item['metadata']['name']}" for item in mine))
         await plane.until(lambda: ref not in plane.snapshot.objects)
+        await plane.settled(admin)
+
+
+async def test_an_endpoint_is_served_when_its_pod_is_known(
+    own: Cluster, admin: Client, api: Api, place: Place
+) -> None:
+    """The EndpointSlice is there long before the pod that it names."""
+    ns, early, manual = place.name, "10.244.1.7", "10.244.1.8"
+    cluster = f"outbound|80||a.{ns}.svc.cluster.local"
+    await place.create(SERVICES, service("a", ns))
+    async with (
+        control_plane(await find_access(own.kubeconfig)) as plane,
+        plane.envoy(cluster) as heard,
+    ):
+
+        def served(address: str) -> bool:
+            return any(address.encode() in answer.resources.get(cluster, b"") for answer in heard)
+
+        body = endpoints("a", ns, early, manual)
+        body["endpoints"][0]["targetRef"] = {"kind": "Pod", "name": "a-1", "namespace": ns}
+        await place.create(SLICES, body)
+        await plane.until(lambda: served(manual))
+        assert plane.snapshot.waiting_for_pods == {early}
+        pod = thing(
+            PODS, "a-1", ns,
+            metadata={"labels": {"version": "v1"}},
+            spec={"containers": [{"name": "app", "image": "none"}]},
+        )  # fmt: skip
+        await plane.settled(admin)
+        assert not served(early)
+        await place.create(PODS, pod)
+        await plane.until(lambda: served(early))
+        found = plane.snapshot.endpoints_of(Host(f"a.{ns}.svc.cluster.local")).by_port["http"]
+        labels = {endpoint.address: dict(endpoint.workload.labels) for endpoint in found}
+        assert labels == {early: {"version": "v1"}, manual: {}}
+        assert not plane.snapshot.waiting_for_pods
         await plane.settled(admin)
 
 

@@ -62,6 +62,11 @@ class Followed:
         """Why the API server does not let us read it."""
         return None if self.reflector is None else self.reflector.refused
 
+    @property
+    def complete(self) -> bool:
+        """Whether every object of it is known, a moment's delay aside."""
+        return self.reflector is not None and self.reflector.synced and self.refused is None
+
     def status(self) -> KindStatus:
         """Return what is known of it."""
         reflector = self.reflector

@@ -41,6 +41,7 @@ LOOK_FOR_MISSING: Final = 5.0
 _GONE_AFTER: Final = 2  # looks in a row that do not find a kind, before its objects go
 SLICES: Final = KINDS["discovery.k8s.io", "EndpointSlice"]
 ENDPOINTS: Final = KINDS["", "Endpoints"]
+PODS: Final = KINDS["", "Pod"]
 
 
 def watched_kinds() -> tuple[Kind, ...]:
@@ -89,6 +90,7 @@ class KubernetesSource:
         )
         self._diagnostics: dict[Kind, tuple[Diagnostic, ...]] = {}
         self._synced = False
+        self._follows_pods = False
 
     @property
     def name(self) -> str:
@@ -208,7 +210,10 @@ class KubernetesSource:
         diagnostics = self._note_diagnostics(one) if changes.diagnostics else None
         if one is not self._mesh:
             return Delta(
-                upserts=changes.upserts, removals=changes.removals, diagnostics=diagnostics
+                upserts=changes.upserts,
+                removals=changes.removals,
+                diagnostics=diagnostics,
+                follows_pods=self._note_pods(one),
             )
         mesh = None
         for item, _ in changes.upserts:
@@ -217,6 +222,17 @@ class KubernetesSource:
         if changes.removals:
             mesh = MeshConfig(root_namespace=self._root_namespace)
         return Delta(mesh=mesh, diagnostics=diagnostics)
+
+    def _note_pods(self, one: Followed) -> bool | None:
+        """Return whether all pods are known, None when that is no news.
+
+        Kinds are watched one by one, and no order holds between them: an EndpointSlice may come
+        before the pod that it names.
+        """
+        if one.kind is not PODS or one.complete is self._follows_pods:
+            return None
+        self._follows_pods = one.complete
+        return one.complete
 
     def _note_diagnostics(self, one: Followed) -> tuple[Diagnostic, ...]:
         self._diagnostics[one.kind] = one.store.diagnostics

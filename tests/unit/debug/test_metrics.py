@@ -61,6 +61,15 @@ def test_snapshot_sets_the_gauges() -> None:
     assert 'pylot_config_errors{level="Error"} 1.0' in shown
 
 
+def test_endpoints_that_wait_for_their_pods_are_counted() -> None:
+    metrics = Metrics(version="1")
+    metrics.waiting_for_pods(3, 3)
+    metrics.waiting_for_pods(2, 1)
+    shown = metrics.render().decode()
+    assert "pilot_k8s_endpoints_pending_pod 2.0" in shown
+    assert "pilot_k8s_endpoints_with_no_pods 4.0" in shown
+
+
 def test_uptime_follows_the_clock() -> None:
     now = 100.0
     metrics = Metrics(version="1", clock=lambda: now)
