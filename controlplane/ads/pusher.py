@@ -38,6 +38,7 @@ from controlplane.ads.views import ClassView
 from controlplane.ads.virtual_hosts import Item
 from controlplane.ads.wire import DeltaRequest, Request
 from controlplane.model.diagnostics import Diagnostic
+from controlplane.model.diff import moved_between
 from controlplane.model.meta import ObjectRef
 from controlplane.model.names import Host
 from controlplane.model.proxy import Proxy
@@ -254,7 +255,7 @@ class Pusher:
                 continue
             state.pending = state.pending.then(pending) if state.pending else pending
             self._stale[state] = None
-        self._reclassify(before, everybody=hosts is None, now=now)
+        self._reclassify(before, hosts, now)
         self._reporter.published(
             push=number, classes=len(self._classes), streams=len(self._streams), reason=reason
         )
@@ -296,18 +297,26 @@ class Pusher:
             state = self._classes[cls] = ClassState(cls, view)
         return state
 
-    def _reclassify(self, before: Snapshot, *, everybody: bool, now: float) -> None:
+    def _reclassify(self, before: Snapshot, hosts: frozenset[Host] | None, now: float) -> None:
         """Move streams whose proxy belongs to another class now.
 
-        When only endpoints changed, a class can only depend on what is known of the proxy's own
-        addresses.
+        When only the endpoints of some hosts changed, a class can only depend on what is known
+        of the proxy's own addresses.
         """
         new = self._snapshot
+        moved = frozenset() if hosts is None else moved_between(before, new, hosts)
+        same_pods = before.pods_by_ip is new.pods_by_ip
+        if hosts is not None and not moved and same_pods:
+            return
         for stream in tuple(self._streams.values()):
-            if not everybody and all(
-                before.targets_by_ip.get(ip) == new.targets_by_ip.get(ip)
-                and before.pods_by_ip.get(ip) == new.pods_by_ip.get(ip)
-                for ip in stream.proxy.ips
+            ips = stream.proxy.ips
+            if (
+                hosts is not None
+                and moved.isdisjoint(ips)
+                and (
+                    same_pods
+                    or all(before.pods_by_ip.get(ip) == new.pods_by_ip.get(ip) for ip in ips)
+                )
             ):
                 continue
             cls = self._classify(stream.proxy, new)

@@ -62,7 +62,7 @@ def _endpointless(snapshot: Snapshot) -> int:
         1
         for service in snapshot.services
         for port in service.ports
-        if not snapshot.endpoints_of(service.host).by_port.get(port.name)
+        if not snapshot.endpoints_of(service.host).at(port.name)
     )
 
 

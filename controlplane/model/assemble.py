@@ -15,30 +15,25 @@ from typing import Final, NamedTuple, TypeVar
 
 from msgspec import structs
 
-from controlplane.model.base import FrozenDict
 from controlplane.model.checks import Checks
+from controlplane.model.collector import NOTHING, Found
 from controlplane.model.conversion import from_kubernetes, from_service_entry
 from controlplane.model.core import EndpointSlice, KubernetesService
 from controlplane.model.destination_rules import DestinationRules
 from controlplane.model.diagnostics import Diagnostic, Level, order
 from controlplane.model.discovery import Discovery, Passed
-from controlplane.model.endpoints import (
-    NOTHING,
-    Found,
-    Targets,
-    at_endpoints,
-    kubernetes_endpoints,
-    service_entry_endpoints,
-)
+from controlplane.model.endpoints import kubernetes_endpoints, service_entry_endpoints
 from controlplane.model.grouping import Groups
 from controlplane.model.mesh import MeshConfig
 from controlplane.model.meta import Object, ObjectRef, Provenance, by_age
 from controlplane.model.names import Host
+from controlplane.model.packed import PackedSlice, pack_slice
 from controlplane.model.port_endpoints import known_endpoints, workloads
 from controlplane.model.service_entry import ServiceEntry
 from controlplane.model.services import NO_ENDPOINTS, Service, ServiceEndpoints
-from controlplane.model.snapshot import EMPTY, ServiceTarget, Snapshot
+from controlplane.model.snapshot import EMPTY, Snapshot
 from controlplane.model.table import Table
+from controlplane.model.targets import TargetIndex, moved_addresses, networks
 from controlplane.model.virtual_services import VirtualServices
 
 ObjectT = TypeVar("ObjectT", bound=Object)
@@ -109,8 +104,7 @@ class Assembler:
         self._pods_used: dict[ObjectRef, frozenset[tuple[str, str]]] = {}
         self._service_by_host: Final[Table[Host, Service]] = Table()
         self._endpoints: Final[Table[Host, ServiceEndpoints]] = Table()
-        self._found: dict[Host, Found] = {}
-        self._targets_by_ip: Final[Table[str, tuple[ServiceTarget, ...]]] = Table()
+        self._networks: Final[Table[str, tuple[Host, ...]]] = Table()
         self._contested: dict[Host, tuple[Diagnostic, ...]] = {}
         self._checks: Final = Checks()
 
@@ -134,6 +128,8 @@ class Assembler:
                 self._provenance.drop(ref)
                 groups.changed.add("provenance")
         for item, origin in passed.upserts:
+            if isinstance(item, EndpointSlice):
+                item = pack_slice(item)  # noqa: PLW2901  # as a source would have
             ref = item.ref
             if origin is not None and self._provenance.get(ref) != origin:
                 self._provenance.put(ref, origin)
@@ -157,7 +153,7 @@ class Assembler:
             (self._pod_sources.add if follows else self._pod_sources.discard)(source)
             self._groups.dirty.update(self._made)
 
-    def _awaits_pods(self, entry: EndpointSlice) -> bool:
+    def _awaits_pods(self, entry: PackedSlice) -> bool:
         if not self._pod_sources:
             return False
         origin = self._provenance.get(entry.ref)
@@ -176,7 +172,7 @@ class Assembler:
             services=self._services(),
             service_by_host=self._keep(self._service_by_host, last.service_by_host, "services"),
             endpoints=self._keep(self._endpoints, last.endpoints, "endpoints"),
-            targets_by_ip=self._keep(self._targets_by_ip, last.targets_by_ip, "targets_by_ip"),
+            targets=self._targets(),
             virtual_services=virtual_services,
             destination_rules=destination_rules,
             rules=last.rules
@@ -234,6 +230,16 @@ class Assembler:
         made = tuple(sorted(self._service_by_host.read.values(), key=_service_age))
         return last if made == last else made
 
+    def _targets(self) -> TargetIndex:
+        last = self._last
+        if "targets" not in self._groups.changed:
+            return last.targets
+        same = self._inherited and all(
+            not moved_addresses(last.endpoints_of(host), self._endpoints.get(host, NO_ENDPOINTS))
+            for host in {*last.endpoints, *self._endpoints.read}
+        )
+        return last.targets if same else TargetIndex(self._networks.publish())
+
     def _remake(self) -> None:
         """Make the services of all dirty units again, and decide who has their hosts."""
         groups = self._groups
@@ -270,7 +276,7 @@ class Assembler:
             unit
             for unit, group in self._made.items()
             for made in group
-            for endpoints in made.found.endpoints.by_port.values()
+            for endpoints in made.found.endpoints.groups
             for workload in workloads(endpoints)
             if workload.node in nodes
         }
@@ -316,12 +322,14 @@ class Assembler:
             return found
         endpoints = last
         if last != found.endpoints:
-            by_port = FrozenDict(
-                (name, known_endpoints(made, last.by_port.get(name)))
-                for name, made in found.endpoints.by_port.items()
+            endpoints = ServiceEndpoints.of(
+                {
+                    name: known_endpoints(made, last.at(name))
+                    for name, made in found.endpoints.by_port.items()
+                },
+                found.endpoints.leaving,
             )
-            endpoints = ServiceEndpoints(by_port=by_port)
-        return found._replace(endpoints=endpoints, targets=at_endpoints(found.targets, endpoints))
+        return found._replace(endpoints=endpoints)
 
     def _note_pods(self, unit: ObjectRef, group: tuple[_Made, ...]) -> None:
         users = self._groups.users_of_pod
@@ -374,53 +382,29 @@ class Assembler:
                 self._service_by_host.drop(host)
             else:
                 self._service_by_host.put(host, service)
-        endpoints = found.endpoints
-        if self._endpoints.get(host, NO_ENDPOINTS) is not endpoints:
-            changed.add("endpoints")
-            if endpoints.by_port:
-                self._endpoints.put(host, endpoints)
-            else:
-                self._endpoints.drop(host)
-        self._assign_targets(host, found)
-
-    def _assign_targets(self, host: Host, found: Found) -> None:
-        last = self._found.get(host, NOTHING).targets
-        if found.targets:
-            self._found[host] = found
-        else:
-            self._found.pop(host, None)
-        if last == found.targets:
+        before, endpoints = self._endpoints.get(host, NO_ENDPOINTS), found.endpoints
+        if before is endpoints:
             return
-        came, gone = _changed_targets(last, found.targets)
-        self._groups.changed.add("targets_by_ip")
-        by_ip = self._targets_by_ip
-        for address in (*came, *(address for address in gone if address not in came)):
-            mine = came.get(address, ())
-            current = by_ip.get(address)
-            if current is not None:
-                others = tuple(target for target in current if target.host != host)
-                mine = tuple(sorted((*others, *mine))) if others else mine
-            if mine:
-                by_ip.put(address, mine)
+        changed.add("endpoints")
+        if endpoints:
+            self._endpoints.put(host, endpoints)
+        else:
+            self._endpoints.drop(host)
+        if moved_addresses(before, endpoints):
+            changed.add("targets")
+            self._move(host, networks(before), networks(endpoints))
+
+    def _move(self, host: Host, before: set[str], after: set[str]) -> None:
+        """Note that something of a service is in other networks now."""
+        index = self._networks
+        for network in before - after:
+            rest = tuple([other for other in index.get(network) if other != host])
+            if rest:
+                index.put(network, rest)
             else:
-                by_ip.drop(address)
-
-
-def _changed_targets(
-    last: tuple[Targets, ...], found: tuple[Targets, ...]
-) -> tuple[dict[str, tuple[ServiceTarget, ...]], set[str]]:
-    """Return what ends at addresses where that is new, and the addresses where it ended before."""
-    before = {group.targets: group.addresses for group in last}
-    after = {group.targets: group.addresses for group in found}
-    came = {
-        address: targets
-        for targets, addresses in after.items()
-        for address in set(addresses).difference(before.get(targets, ()))
-    }
-    gone: set[str] = set()
-    for targets, addresses in before.items():
-        gone.update(set(addresses).difference(after.get(targets, ())))
-    return came, gone
+                index.drop(network)
+        for network in after - before:
+            index.put(network, tuple(sorted((*index.get(network, ()), host))))
 
 
 @contextmanager

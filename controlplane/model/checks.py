@@ -283,7 +283,7 @@ def _subsets_without_pods(
     rule: DestinationRule, endpoints: ServiceEndpoints
 ) -> Iterator[Diagnostic]:
     labels: list[Mapping[str, str]] = [
-        workload.labels for group in endpoints.by_port.values() for workload in workloads(group)
+        workload.labels for group in endpoints.groups for workload in workloads(group)
     ]
     if not any(labels):
         return  # nothing is known of the workloads, so nothing can be missing

@@ -142,7 +142,7 @@ class ServiceSpec(Model):
     traffic_distribution: str | None = None
 
 
-class KubernetesService(Object):
+class KubernetesService(Object, cache_hash=False):
     """A Kubernetes Service; the mesh's own idea of a service is `services.Service`."""
 
     KIND: ClassVar[str] = "Service"

@@ -14,6 +14,7 @@ from controlplane.model.meta import Object, ObjectRef
 from controlplane.model.names import Host
 from controlplane.model.services import Service
 from controlplane.model.snapshot import Snapshot
+from controlplane.model.targets import moved_addresses
 
 
 class Change(Model):
@@ -69,6 +70,15 @@ def diff(old: Snapshot, new: Snapshot) -> Change:
         endpoints=frozenset(_keys(old.endpoints, new.endpoints)),
         mesh=old.mesh is not new.mesh or old.domain != new.domain,
         namespaces=old.namespaces is not new.namespaces,
+    )
+
+
+def moved_between(old: Snapshot, new: Snapshot, hosts: Iterable[Host]) -> frozenset[str]:
+    """Return the addresses at which the endpoints of these hosts end in one snapshot alone."""
+    if old.targets is new.targets:
+        return frozenset()
+    return frozenset().union(
+        *(moved_addresses(old.endpoints_of(host), new.endpoints_of(host)) for host in hosts)
     )
 
 

@@ -12,25 +12,25 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from controlplane.model.base import Labels
+from controlplane.model.collector import World
 from controlplane.model.core import (
     Endpoints,
-    EndpointSlice,
     KubernetesService,
     Namespace,
     Node,
     Pod,
 )
 from controlplane.model.destination_rule import DestinationRule
-from controlplane.model.endpoints import World, entry_labels
+from controlplane.model.endpoints import entry_labels
 from controlplane.model.gateway import Gateway
 from controlplane.model.meta import Object, ObjectRef
+from controlplane.model.packed import PackedSlice
 from controlplane.model.service_entry import ServiceEntry, WorkloadEntry
 from controlplane.model.snapshot import selects
 from controlplane.model.table import Table
 from controlplane.model.virtual_service import VirtualService
 from controlplane.model.workloads import REGION, SUBZONE, ZONE, pod_ips
 
-SERVICE_NAME: Final = "kubernetes.io/service-name"
 _PLACE: Final = (REGION, ZONE, SUBZONE)
 
 Key = tuple[str, str]  # namespace and name
@@ -60,7 +60,7 @@ class Groups:
         self._pods_in: dict[str, dict[str, Pod]] = {}
         self._owners_of_ip: dict[str, tuple[Key, ...]] = {}
         self._entries_in: dict[str, dict[str, WorkloadEntry]] = {}
-        self._slices: dict[Key, tuple[EndpointSlice, ...]] = {}
+        self._slices: dict[Key, tuple[PackedSlice, ...]] = {}
         self._endpoints: dict[Key, Endpoints] = {}
         self._selecting: dict[str, dict[ObjectRef, Labels | None]] = {}
 
@@ -76,8 +76,8 @@ class Groups:
             moves=lambda: self._moves,
         )
 
-    def slices_of(self, namespace: str, name: str) -> Iterable[EndpointSlice]:
-        """Return the EndpointSlices of a Service."""
+    def slices_of(self, namespace: str, name: str) -> Iterable[PackedSlice]:
+        """Return the PackedSlices of a Service."""
         return self._slices.get((namespace, name), ())
 
     def endpoints_of(self, namespace: str, name: str) -> Endpoints | None:
@@ -115,7 +115,7 @@ class Groups:
             case KubernetesService() | ServiceEntry():
                 self.dirty.add(ref)
                 self._place_selector(ref, new)
-            case EndpointSlice():
+            case PackedSlice():
                 self._place_slice(ref, old, new)
             case Endpoints():
                 _place(self._endpoints, key, new)
@@ -157,7 +157,7 @@ class Groups:
 
     def _place_slice(self, ref: ObjectRef, old: Object | None, new: Object | None) -> None:
         for item in (old, new):
-            name = "" if item is None else item.metadata.labels.get(SERVICE_NAME, "")
+            name = item.service if isinstance(item, PackedSlice) else ""
             if not name:
                 continue
             key = (ref.namespace, name)
@@ -165,8 +165,8 @@ class Groups:
             slices = [
                 entry for entry in self._slices.get(key, ()) if entry.metadata.name != ref.name
             ]
-            if item is new and isinstance(item, EndpointSlice):
-                slices.append(item)
+            if item is new and isinstance(new, PackedSlice):
+                slices.append(new)
             if slices:
                 self._slices[key] = tuple(sorted(slices, key=lambda entry: entry.metadata.name))
             else:

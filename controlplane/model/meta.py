@@ -78,7 +78,7 @@ class Provenance(msgspec.Struct, frozen=True, gc=False):
         return f"{self.source} resourceVersion {self.resource_version or '-'}"
 
 
-class Object(Model):
+class Object(Model, cache_hash=False):
     """The base of every kind: each subclass names its kind and adds `spec` or its own fields."""
 
     KIND: ClassVar[str] = ""

@@ -1,106 +1,80 @@
-"""The endpoints of an EndpointSlice as one piece of bytes.
+"""Objects in the form in which they are kept: as small as they can be.
 
-A slice is read once when its service is made and then only kept, a hundred thousand endpoints of
-them in a large mesh: packed they take a tenth. The rule that is easy to break: every field of
-`SliceEndpoint` has its place in a row, or it is lost.
+An EndpointSlice is read when its service is made and then only kept, a hundred thousand endpoints
+of them in a large mesh: they are columns here. The rule that is easy to break: every field of
+`SliceEndpoint` has its column, or it is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, Self, overload
+from collections.abc import Iterator
+from itertools import repeat
+from typing import ClassVar, Final, Literal, NamedTuple
 
-import msgspec
+from msgspec import structs
 
 from controlplane.model.base import one
+from controlplane.model.columns import column, joined, split, spread
 from controlplane.model.core import (
     EndpointConditions,
+    EndpointPort,
     EndpointSlice,
     KubernetesService,
-    SliceEndpoint,
     TargetRef,
 )
-from controlplane.model.meta import Object
+from controlplane.model.meta import Object, ObjectMeta, ObjectRef
+
+SERVICE_NAME: Final = "kubernetes.io/service-name"
 
 
-class _Row(msgspec.Struct, array_like=True, gc=False):
-    addresses: tuple[str, ...]
-    ready: bool | None
-    serving: bool | None
-    terminating: bool | None
-    kind: str | None  # None without a target
-    name: str
-    namespace: str
-    node_name: str | None
-    zone: str | None
+class SliceRow(NamedTuple):
+    """One address of an EndpointSlice."""
+
+    address: str
+    conditions: EndpointConditions
+    target: ObjectRef | None  # usually a Pod
+    node: str
+    zone: str
 
 
-_ENCODER: Final = msgspec.msgpack.Encoder()
-_DECODER: Final = msgspec.msgpack.Decoder(list[_Row])
-_CONDITIONS: Final = {
-    (ready, serving, terminating): EndpointConditions(
-        ready=ready, serving=serving, terminating=terminating
-    )
-    for ready in (None, False, True)
-    for serving in (None, False, True)
-    for terminating in (None, False, True)
-}
+class PackedSlice(Object, cache_hash=False):
+    """An EndpointSlice, with one row for each address, in the order of the addresses.
 
+    Its labels and annotations are left out, for nobody reads them beside `service`.
+    """
 
-class PackedEndpoints(Sequence[SliceEndpoint]):
-    """Endpoints that are unpacked each time they are looked at. Immutable."""
+    KIND: ClassVar[str] = EndpointSlice.KIND
+    service: str = ""  # the name of the Service in the same namespace
+    address_type: Literal["IPv4", "IPv6", "FQDN"] = "IPv4"
+    ports: tuple[EndpointPort, ...] = ()
+    addresses: str = ""  # joined, as those of `PortEndpoints`
+    conditions: tuple[EndpointConditions, ...] = ()
+    target_kinds: tuple[tuple[str, str] | None, ...] = ()  # kind and namespace
+    target_names: str = ""  # joined; empty when nothing has a target
+    nodes: tuple[str, ...] = ()
+    zones: tuple[str, ...] = ()
 
-    __slots__ = ("_data", "_length")
-
-    def __init__(self, data: bytes, length: int) -> None:
-        self._data: Final = data
-        self._length: Final = length
-
-    @classmethod
-    def of(cls, endpoints: Iterable[SliceEndpoint]) -> Self:
-        """Return endpoints packed."""
-        rows = [_row(endpoint) for endpoint in endpoints]
-        return cls(_ENCODER.encode(rows), len(rows))
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[SliceEndpoint]:
-        return map(_endpoint, _DECODER.decode(self._data))
-
-    @overload
-    def __getitem__(self, index: int) -> SliceEndpoint: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[SliceEndpoint, ...]: ...
-    def __getitem__(self, index: int | slice) -> SliceEndpoint | tuple[SliceEndpoint, ...]:
-        return tuple(self)[index]
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, PackedEndpoints):
-            return self._data == other._data
-        return isinstance(other, Sequence) and tuple(self) == tuple(other)
-
-    def __hash__(self) -> int:
-        return hash(tuple(self))
-
-    def __repr__(self) -> str:
-        return repr(tuple(self))
+    def rows(self) -> Iterator[SliceRow]:
+        """Yield the rows."""
+        names = split(self.target_names) if self.target_names else repeat("")
+        for address, conditions, kind, name, node, zone in zip(
+            split(self.addresses), spread(self.conditions), spread(self.target_kinds), names,
+            spread(self.nodes), spread(self.zones), strict=False,
+        ):  # fmt: skip
+            target = None if kind is None else ObjectRef(kind[0], kind[1], name)
+            yield SliceRow(address, conditions, target, node, zone)
 
 
 def packed(item: Object) -> Object:
-    """Return an object in the form in which it is kept: equal, and as small as it can be."""
+    """Return an object in the form in which it is kept; it means the same."""
     match item:
-        case EndpointSlice(endpoints=endpoints) if endpoints:
-            return msgspec.structs.replace(
-                item,
-                endpoints=PackedEndpoints.of(endpoints),
-                ports=None if item.ports is None else one(item.ports),
-            )
+        case EndpointSlice():
+            return pack_slice(item)
         case KubernetesService(metadata=metadata, spec=spec):
             labels = metadata.labels
-            return msgspec.structs.replace(
+            return structs.replace(
                 item,
-                spec=msgspec.structs.replace(
+                spec=structs.replace(
                     spec,
                     ports=one(spec.ports),
                     selector=labels if spec.selector == labels else spec.selector,
@@ -110,29 +84,47 @@ def packed(item: Object) -> Object:
             return item
 
 
-def _row(endpoint: SliceEndpoint) -> _Row:
-    conditions, target = endpoint.conditions, endpoint.target_ref
-    return _Row(
-        tuple(endpoint.addresses),
-        conditions.ready,
-        conditions.serving,
-        conditions.terminating,
-        None if target is None else target.kind,
-        "" if target is None else target.name,
-        "" if target is None else target.namespace,
-        endpoint.node_name,
-        endpoint.zone,
+def pack_slice(item: EndpointSlice) -> PackedSlice:
+    """Return an EndpointSlice in columns."""
+    meta = item.metadata
+    rows = sorted(
+        [
+            (address, endpoint)
+            for endpoint in item.endpoints or ()
+            for address in endpoint.addresses
+            if address
+        ],
+        key=_first,
+    )
+    endpoints = [endpoint for _, endpoint in rows]
+    targets = [_target(endpoint.target_ref, meta.namespace) for endpoint in endpoints]
+    names = ["" if target is None else target.name for target in targets]
+    return PackedSlice(
+        metadata=ObjectMeta(
+            name=meta.name,
+            namespace=meta.namespace,
+            creation_timestamp=meta.creation_timestamp,
+        ),
+        service=meta.labels.get(SERVICE_NAME, ""),
+        address_type=item.address_type,
+        ports=one(item.ports or ()),
+        addresses=joined([address for address, _ in rows]),
+        conditions=column([endpoint.conditions for endpoint in endpoints]),
+        target_kinds=column(
+            [None if target is None else (target.kind, target.namespace) for target in targets]
+        ),
+        target_names=joined(names) if any(names) else "",
+        nodes=column([endpoint.node_name or "" for endpoint in endpoints]),
+        zones=column([endpoint.zone or "" for endpoint in endpoints]),
     )
 
 
-def _endpoint(row: _Row) -> SliceEndpoint:
-    kind = row.kind
-    return SliceEndpoint(
-        addresses=row.addresses,
-        conditions=_CONDITIONS[row.ready, row.serving, row.terminating],
-        target_ref=None
-        if kind is None
-        else TargetRef(kind=kind, name=row.name, namespace=row.namespace),
-        node_name=row.node_name,
-        zone=row.zone,
-    )
+def _first(row: tuple[str, object]) -> str:
+    return row[0]
+
+
+def _target(target: TargetRef | None, namespace: str) -> ObjectRef | None:
+    """Return what a reference names; one without a kind, or no object's name, names nothing."""
+    if target is None or not target.kind or "\0" in target.name:
+        return None
+    return ObjectRef(target.kind, target.namespace or namespace, target.name)

@@ -2,21 +2,32 @@
 
 Endpoints of a port have nearly everything in common, and there are ten times as many of them as
 of anything else: an object each would cost what all their addresses do. Must not know where
-endpoints come from. The rule that is easy to break: a column whose values are all equal holds
-one value, so columns are only read through `spread`.
+endpoints come from. The rule that is easy to break: the text of the addresses may belong to the
+EndpointSlice as well, so what is equal is not made anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import repeat
-from typing import Final, Self, TypeVar, overload
+from typing import Final, NamedTuple, Self, overload
 
-from controlplane.model.base import one
+from controlplane.model.columns import column, joined, length, split, spread
 from controlplane.model.meta import ObjectRef
 from controlplane.model.services import Endpoint, Health, Workload
 
-Value = TypeVar("Value")
+
+class Facts(NamedTuple):
+    """What one endpoint is, beside its address and port."""
+
+    health: Health
+    weight: int
+    workload: Workload
+    source: ObjectRef | None
+
+    @property
+    def rank(self) -> tuple[int, str, str]:
+        """Sort key among those of one address and port: the healthy one is the right one."""
+        return (int(self.health), self.workload.name, str(self.source or ""))
 
 
 _Kind = tuple[int, Health, int]
@@ -26,16 +37,17 @@ _Kind = tuple[int, Health, int]
 class PortEndpoints(Sequence[Endpoint]):
     """Endpoints that are spelt out each time they are looked at. Immutable."""
 
-    __slots__ = ("_kinds", "_sources", "addresses", "workloads")
+    __slots__ = ("_kinds", "_sources", "text", "workloads")
 
     def __init__(
         self,
-        addresses: tuple[str, ...],
+        text: str,
         kinds: tuple[_Kind, ...],
         workloads: tuple[Workload, ...],
         sources: tuple[ObjectRef | None, ...],
     ) -> None:
-        self.addresses: Final = addresses
+        self.text: Final = text
+        """Their addresses, joined (`columns`)."""
         self._kinds: Final = kinds
         self.workloads: Final = workloads
         """The workloads behind them: one when it is that of all, else one for each endpoint."""
@@ -44,20 +56,42 @@ class PortEndpoints(Sequence[Endpoint]):
     @classmethod
     def of(cls, endpoints: Iterable[Endpoint]) -> Self:
         """Return endpoints in their order."""
-        found = tuple(endpoints)
+        found = [
+            (item.address, item.port, Facts(item.health, item.weight, item.workload, item.source))
+            for item in endpoints
+        ]
+        return cls.made_of(found)
+
+    @classmethod
+    def made_of(cls, found: Sequence[tuple[str, int, Facts]]) -> Self:
+        """Return endpoints of addresses, ports and facts, in their order."""
         return cls(
-            tuple([item.address for item in found]),
-            one(_column([(item.port, item.health, item.weight) for item in found])),
-            _column([item.workload for item in found]),
-            _column([item.source for item in found]),
+            joined([address for address, _, _ in found]),
+            column([(port, facts.health, facts.weight) for _, port, facts in found]),
+            column([facts.workload for _, _, facts in found]),
+            column([facts.source for _, _, facts in found]),
         )
 
+    @property
+    def places(self) -> Iterable[tuple[str, int]]:
+        """The addresses and ports."""
+        ports = (port for port, _, _ in spread(self._kinds))
+        return zip(split(self.text), ports, strict=False)
+
+    def stays(self, other: PortEndpoints) -> bool:
+        """Whether others have the same addresses and ports, in a way that costs nothing to see."""
+        return self.text == other.text and self._kinds is other._kinds
+
+    def with_text(self, text: str) -> PortEndpoints:
+        """Return the same endpoints with an equal text of their addresses."""
+        return PortEndpoints(text, self._kinds, self.workloads, self._sources)
+
     def __len__(self) -> int:
-        return len(self.addresses)
+        return length(self.text)
 
     def __iter__(self) -> Iterator[Endpoint]:
         for address, (port, health, weight), workload, source in zip(
-            self.addresses, _spread(self._kinds), _spread(self.workloads), _spread(self._sources),
+            split(self.text), spread(self._kinds), spread(self.workloads), spread(self._sources),
             strict=False,
         ):  # fmt: skip
             yield Endpoint(
@@ -79,7 +113,7 @@ class PortEndpoints(Sequence[Endpoint]):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, PortEndpoints):
             return (
-                self.addresses == other.addresses
+                self.text == other.text
                 and self._kinds == other._kinds
                 and self.workloads == other.workloads
                 and self._sources == other._sources
@@ -87,7 +121,7 @@ class PortEndpoints(Sequence[Endpoint]):
         return isinstance(other, Sequence) and tuple(self) == tuple(other)
 
     def __hash__(self) -> int:
-        return hash((self.addresses, self._kinds, self.workloads, self._sources))
+        return hash((self.text, self._kinds, self.workloads, self._sources))
 
     def __repr__(self) -> str:
         return repr(tuple(self))
@@ -96,17 +130,18 @@ class PortEndpoints(Sequence[Endpoint]):
 def known_endpoints(
     made: Sequence[Endpoint], last: Sequence[Endpoint] | None
 ) -> Sequence[Endpoint]:
-    """Return endpoints with everything that older ones have as well taken from those."""
+    """Return endpoints with the workloads and sources that older ones have as well from those."""
     if not (isinstance(made, PortEndpoints) and isinstance(last, PortEndpoints)):
         return made
     if made == last:
         return last
-    addresses = dict(zip(last.addresses, last.addresses, strict=True))
-    workloads = dict(zip(last.workloads, last.workloads, strict=True))
+    known = dict(zip(last.workloads, last.workloads, strict=True))
     return PortEndpoints(
-        tuple(map(addresses.get, made.addresses, made.addresses)),
+        made.text,
         made._kinds,
-        tuple(map(workloads.get, made.workloads, made.workloads)),
+        last.workloads
+        if made.workloads == last.workloads
+        else tuple(map(known.get, made.workloads, made.workloads)),
         last._sources if made._sources == last._sources else made._sources,
     )
 
@@ -118,12 +153,8 @@ def workloads(endpoints: Sequence[Endpoint]) -> Iterable[Workload]:
     return (endpoint.workload for endpoint in endpoints)
 
 
-def _column(values: list[Value]) -> tuple[Value, ...]:
-    """Return the values, or the only one."""
-    if values and values[0] == values[-1] and values.count(values[0]) == len(values):
-        return (values[0],)
-    return tuple(values)
-
-
-def _spread(column: tuple[Value, ...]) -> Iterable[Value]:
-    return repeat(column[0]) if len(column) == 1 else column
+def places(endpoints: Sequence[Endpoint]) -> Iterable[tuple[str, int]]:
+    """Return the addresses and ports of endpoints."""
+    if isinstance(endpoints, PortEndpoints):
+        return endpoints.places
+    return ((endpoint.address, endpoint.port) for endpoint in endpoints)

@@ -7,10 +7,10 @@ a change of one leaves the other's identity (and everything cached by it) alone.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
-from controlplane.model.base import NO_LABELS, FrozenDict, Labels, Model
+from controlplane.model.base import NO_LABELS, Labels, Model, one
 from controlplane.model.meta import ObjectRef
 from controlplane.model.names import Host
 
@@ -192,10 +192,48 @@ class Endpoint(Model, cache_hash=False):
     source: ObjectRef | None = None
 
 
+class Leaving(NamedTuple):
+    """Where a workload shuts down: no endpoint any more, but it still has its listeners."""
+
+    address: str
+    port_name: str  # of the service
+    port: int
+
+
 class ServiceEndpoints(Model):
     """All endpoints of one service, by port name, each in a fixed order (address, port)."""
 
-    by_port: FrozenDict[str, Sequence[Endpoint]] = FrozenDict()  # kept as `PortEndpoints`
+    names: tuple[str, ...] = ()  # of the ports that have endpoints
+    groups: tuple[Sequence[Endpoint], ...] = ()  # parallel to names; kept as `PortEndpoints`
+    leaving: tuple[Leaving, ...] = ()
+
+    @classmethod
+    def of(
+        cls, by_port: Mapping[str, Sequence[Endpoint]], leaving: Iterable[Leaving] = ()
+    ) -> ServiceEndpoints:
+        """Return the endpoints of these ports, whatever their order."""
+        names = one(tuple(sorted(by_port)))
+        return cls(
+            names=names,
+            groups=tuple([by_port[name] for name in names]),
+            leaving=tuple(sorted(leaving)),
+        )
+
+    @property
+    def by_port(self) -> Mapping[str, Sequence[Endpoint]]:
+        """The endpoints by port name."""
+        return dict(zip(self.names, self.groups, strict=True))
+
+    def at(self, port_name: str) -> Sequence[Endpoint]:
+        """Return the endpoints of a port, none when it has none."""
+        for name, group in zip(self.names, self.groups, strict=True):
+            if name == port_name:
+                return group
+        return ()
+
+    def __bool__(self) -> bool:
+        """Whether there is anything at all."""
+        return bool(self.names or self.leaving)
 
 
 NO_ENDPOINTS: Final = ServiceEndpoints()

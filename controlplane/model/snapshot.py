@@ -8,7 +8,7 @@ comparison by identity finds what changed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -23,19 +23,11 @@ from controlplane.model.mesh import MeshConfig
 from controlplane.model.meta import Object, ObjectRef, Provenance
 from controlplane.model.names import Host
 from controlplane.model.services import NO_ENDPOINTS, Service, ServiceEndpoints
+from controlplane.model.targets import NO_TARGETS, ServiceTarget, TargetIndex, targets_at
 from controlplane.model.virtual_service import VirtualService
 from controlplane.model.virtual_services import NO_VIRTUAL_SERVICES, VirtualServices
 
 __all__ = ["EMPTY", "ServiceTarget", "Snapshot", "selects", "visible"]
-
-
-class ServiceTarget(NamedTuple):
-    """A service port that ends at one address: what inbound listeners are made of."""
-
-    host: Host
-    port: int  # service port number
-    port_name: str
-    target_port: int
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=True):
@@ -47,7 +39,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=True):
     services: tuple[Service, ...] = ()
     service_by_host: Mapping[Host, Service] = FrozenDict()
     endpoints: Mapping[Host, ServiceEndpoints] = FrozenDict()
-    targets_by_ip: Mapping[str, tuple[ServiceTarget, ...]] = FrozenDict()
+    targets: TargetIndex = NO_TARGETS
     virtual_services: tuple[VirtualService, ...] = ()
     destination_rules: tuple[DestinationRule, ...] = ()
     rules: DestinationRules = EMPTY_RULES
@@ -65,6 +57,15 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, gc=True):
     def endpoints_of(self, host: Host) -> ServiceEndpoints:
         """Return the endpoints of a service, an empty value when it has none."""
         return self.endpoints.get(host, NO_ENDPOINTS)
+
+    def targets_at(self, address: str) -> tuple[ServiceTarget, ...]:
+        """Return the service ports that end at an IP address, in the order of the hosts."""
+        found: set[ServiceTarget] = set()
+        for host in self.targets.near(address):
+            service = self.service_by_host.get(host)
+            if service is not None:
+                found.update(targets_at(address, service, self.endpoints_of(host)))
+        return tuple(sorted(found))
 
 
 EMPTY: Final = Snapshot()

@@ -255,7 +255,7 @@ class _Maker:
             return MutualTls.NEVER
         if service.resolution is Resolution.PASSTHROUGH or is_passthrough(policy):
             # There is no endpoint to match a socket by: all must take mTLS, or none is asked to.
-            found = self._snapshot.endpoints_of(service.host).by_port.get(port.name, ())
+            found = self._snapshot.endpoints_of(service.host).at(port.name)
             if not found or any(item.tls_mode != "istio" for item in workloads(found)):
                 return MutualTls.NEVER
         return MutualTls.AUTO
@@ -265,7 +265,7 @@ class _Maker:
         domains = (mesh.trust_domain, *mesh.trust_domain_aliases)
         accounts = {
             (workload.namespace, workload.service_account)
-            for found in self._snapshot.endpoints_of(service.host).by_port.values()
+            for found in self._snapshot.endpoints_of(service.host).groups
             for workload in workloads(found)
             if workload.service_account
         }

@@ -177,7 +177,7 @@ def choose(
     endpoints: ServiceEndpoints, port_name: str, wanted: EndpointFilter
 ) -> tuple[Endpoint, ...]:
     """Return the endpoints of a service port that a cluster has, in their own order."""
-    found = endpoints.by_port.get(port_name, ())
+    found = endpoints.at(port_name)
     return tuple([endpoint for endpoint in found if _belongs(endpoint, wanted)])
 
 

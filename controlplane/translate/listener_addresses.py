@@ -67,7 +67,7 @@ def _of_endpoints(
     snapshot: Snapshot, cls: OutboundClass, service: Service, port: ServicePort
 ) -> Iterator[Place]:
     """Yield one place for each endpoint of a headless service, in the order of the endpoints."""
-    endpoints = snapshot.endpoints_of(service.host).by_port.get(port.name, ())
+    endpoints = snapshot.endpoints_of(service.host).at(port.name)
     if not endpoints and service.provider != "Kubernetes" and not service.selector:
         yield Place(cls.wildcard_address)  # a ServiceEntry that says only a name
         return

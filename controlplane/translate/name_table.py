@@ -64,9 +64,9 @@ def _add_headless(
 
 def _endpoints(snapshot: Snapshot, service: Service) -> Iterator[Endpoint]:
     """Yield the healthy endpoints of the first port that has any, each address once."""
-    by_port = snapshot.endpoints_of(service.host).by_port
+    endpoints = snapshot.endpoints_of(service.host)
     for port in service.ports:
-        found = by_port.get(port.name, ())
+        found = endpoints.at(port.name)
         if found:
             seen: set[str] = set()
             for endpoint in found:

@@ -129,7 +129,7 @@ class Classifier:
             services=snapshot.services,
             service_by_host=snapshot.service_by_host,
             endpoints=snapshot.endpoints,
-            targets_by_ip=snapshot.targets_by_ip,
+            targets=snapshot.targets,
             pods_by_ip=snapshot.pods_by_ip,
         )
         self._matters = _matters(snapshot)
@@ -149,7 +149,7 @@ class Classifier:
         if not (
             snapshot.services is mine.services
             and snapshot.service_by_host is mine.service_by_host
-            and snapshot.targets_by_ip is mine.targets_by_ip
+            and snapshot.targets is mine.targets
             and snapshot.pods_by_ip is mine.pods_by_ip
             and (snapshot.endpoints is mine.endpoints or not self._matters.locality)
         ):
@@ -215,7 +215,7 @@ class Classifier:
         so that its listeners are there before its pod is ready (Istio's
         getProxyServiceTargetsFromMetadata).
         """
-        found = [target for ip in proxy.ips for target in self._snapshot.targets_by_ip.get(ip, ())]
+        found = [target for ip in proxy.ips for target in self._snapshot.targets_at(ip)]
         if not found:
             found = list(self._targets_by_labels(proxy))
         if len(found) < 2:
@@ -242,7 +242,7 @@ class Classifier:
         if proxy.locality:
             return proxy.locality
         for target in self.service_targets(proxy):
-            for endpoints in self._snapshot.endpoints_of(target.host).by_port.values():
+            for endpoints in self._snapshot.endpoints_of(target.host).groups:
                 for endpoint in endpoints:
                     if endpoint.address in proxy.ips and endpoint.workload.locality:
                         return endpoint.workload.locality

@@ -14,10 +14,13 @@ import msgspec
 from controlplane.model.base import FrozenDict, Model
 from controlplane.model.meta import ObjectRef
 from controlplane.model.names import Host
+from controlplane.model.port_endpoints import PortEndpoints
 from controlplane.model.proxy import Proxy
+from controlplane.model.services import Endpoint as PortEndpoint
 from controlplane.model.services import Protocol as PortProtocol
-from controlplane.model.services import Resolution, Service, ServicePort
-from controlplane.model.snapshot import ServiceTarget, Snapshot
+from controlplane.model.services import Resolution, Service, ServiceEndpoints, ServicePort
+from controlplane.model.snapshot import Snapshot
+from controlplane.model.targets import TargetIndex
 from controlplane.translate.envoy import (
     Cluster,
     ClusterLoadAssignment,
@@ -96,15 +99,20 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
                 ports=(ServicePort(name="http", number=80, protocol=PortProtocol.HTTP),),
                 resolution=Resolution.CLIENT_SIDE_LB,
             )
-            for host in {*self.clusters, *self.endpoints}
+            for host in {*self.clusters, *self.endpoints, *self.targets.values()}
+        }
+        ends: dict[str, list[PortEndpoint]] = {}
+        for ip, host in self.targets.items():
+            ends.setdefault(host, []).append(PortEndpoint(address=ip, port=80))
+        endpoints = {
+            Host(host): ServiceEndpoints.of({"http": PortEndpoints.of(own)})
+            for host, own in ends.items()
         }
         return Snapshot(
             services=tuple(services.values()),
             service_by_host=services,
-            targets_by_ip={
-                ip: (ServiceTarget(Host(host), 80, "http", 80),)
-                for ip, host in self.targets.items()
-            },
+            endpoints=endpoints,
+            targets=TargetIndex.of(endpoints),
         )
 
 
@@ -131,7 +139,7 @@ class FakeGenerator:
 
     def classify(self, proxy: Proxy, snapshot: Snapshot) -> ProxyClass:
         host = next(
-            (target.host for ip in proxy.ips for target in snapshot.targets_by_ip.get(ip, ())),
+            (target.host for ip in proxy.ips for target in snapshot.targets_at(ip)),
             "",
         )
         return ProxyClass(

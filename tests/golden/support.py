@@ -32,6 +32,7 @@ from controlplane.model.assemble import make_snapshot
 from controlplane.model.base import dec_hook
 from controlplane.model.mesh import MeshConfig
 from controlplane.model.meta import DEFAULT_NAMESPACE, Object
+from controlplane.model.packed import PackedSlice
 from controlplane.model.proxy import Proxy, make_proxy
 from controlplane.model.snapshot import Snapshot
 from controlplane.translate import expand as expansion
@@ -118,7 +119,7 @@ def make_object(document: dict[str, Any]) -> Object:
     if stamp is not None and not isinstance(stamp, str):
         # YAML reads an unquoted timestamp as a date.
         metadata["creationTimestamp"] = stamp.strftime("%Y-%m-%dT%H:%M:%SZ")
-    known = {cls.KIND: cls for cls in _kinds(Object) if cls.KIND}
+    known = {cls.KIND: cls for cls in _kinds(Object) if cls.KIND and cls is not PackedSlice}
     content = {**document, "metadata": metadata}
     found: Object = msgspec.convert(content, known[kind], dec_hook=dec_hook)
     return found

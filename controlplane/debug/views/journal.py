@@ -16,10 +16,10 @@ from controlplane.ads.progress import Progress, ProxyProgress
 from controlplane.debug.render import timestamp
 from controlplane.debug.views.request import Rendering, ViewError, ViewRequest
 from controlplane.debug.views.serving import rejection_data
-from controlplane.model.core import Endpoints, EndpointSlice
-from controlplane.model.grouping import SERVICE_NAME
+from controlplane.model.core import Endpoints
 from controlplane.model.kinds import KINDS, Kind, suggestion
 from controlplane.model.meta import DEFAULT_NAMESPACE, ObjectRef, Provenance
+from controlplane.model.packed import PackedSlice
 from controlplane.model.snapshot import Snapshot
 
 UNREAD_FILE_LIMIT: Final = 2.5
@@ -111,9 +111,8 @@ def wait(request: ViewRequest) -> Rendering:
 def _shown_by(ref: ObjectRef, snapshot: Snapshot) -> ObjectRef:
     """Return the object whose resources show this one: endpoints are those of a Service."""
     match snapshot.objects[ref]:
-        case EndpointSlice() as found:
-            name = found.metadata.labels.get(SERVICE_NAME, "")
-            return ObjectRef("Service", ref.namespace, name) if name else ref
+        case PackedSlice(service=name) if name:
+            return ObjectRef("Service", ref.namespace, name)
         case Endpoints():
             return ObjectRef("Service", ref.namespace, ref.name)
         case _:

@@ -75,7 +75,7 @@ def mesh_assignments(snapshot: Snapshot) -> Iterator[Resource]:
 def _viewer(kind: ProxyType, namespace: str, snapshot: Snapshot, service: Service) -> OutboundClass:
     addresses = [
         endpoint.address
-        for endpoints in snapshot.endpoints_of(service.host).by_port.values()
+        for endpoints in snapshot.endpoints_of(service.host).groups
         for endpoint in endpoints
     ]
     return OutboundClass(

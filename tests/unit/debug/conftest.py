@@ -21,7 +21,8 @@ from controlplane.model.services import (
     ServicePort,
     Workload,
 )
-from controlplane.model.snapshot import ServiceTarget, Snapshot
+from controlplane.model.snapshot import Snapshot
+from controlplane.model.targets import TargetIndex
 from controlplane.translate import envoy
 from controlplane.translate.resources import Common, Resource, ResourceType, serialise
 from controlplane.translate.scope import Classifier, ProxyClass
@@ -129,13 +130,13 @@ def make_snapshot(*addresses: str, diagnostics: tuple[Diagnostic, ...] = ()) -> 
         metadata=ObjectMeta(name="reviews", namespace="default"),
         spec=ServiceSpec(ports=(KubernetesServicePort(port=9080, name="http"),)),
     )
-    target = ServiceTarget(REVIEWS, 9080, "http", 9080)
-    endpoints = tuple(endpoint(address, "bookinfo") for address in addresses)
+    found = tuple(endpoint(address, "bookinfo") for address in addresses)
+    endpoints = FrozenDict({REVIEWS: ServiceEndpoints.of({"http": found})})
     return Snapshot(
         services=(service,),
         service_by_host=FrozenDict({REVIEWS: service}),
-        endpoints=FrozenDict({REVIEWS: ServiceEndpoints(by_port=FrozenDict(http=endpoints))}),
-        targets_by_ip=FrozenDict(dict.fromkeys(addresses, (target,))),
+        endpoints=endpoints,
+        targets=TargetIndex.of(endpoints),
         objects=FrozenDict({declared.ref: declared}),
         provenance=FrozenDict(
             {declared.ref: Provenance("file", "mesh/reviews.yaml", 3, "77", 2, "u-1")}

@@ -201,7 +201,7 @@ def test_a_pod_that_shuts_down_keeps_its_inbound_ports() -> None:
         [service(), slice_of(at("10.0.0.1", ready=False, serving=True, terminating=True))]
     )
     assert endpoints(snapshot) == ()
-    assert snapshot.targets_by_ip["10.0.0.1"] == (ServiceTarget(REVIEWS, 9080, "http", 8080),)
+    assert snapshot.targets_at("10.0.0.1") == (ServiceTarget(REVIEWS, 9080, "http", 8080),)
 
 
 def test_addresses_that_are_not_ready_can_be_published() -> None:
@@ -416,7 +416,7 @@ def test_an_address_in_several_services_has_all_their_targets() -> None:
             slice_of(at("10.0.0.1"), name="b"),
         ]
     )
-    assert [target.host.partition(".")[0] for target in snapshot.targets_by_ip["10.0.0.1"]] == [
+    assert [target.host.partition(".")[0] for target in snapshot.targets_at("10.0.0.1")] == [
         "a", "b",
     ]  # fmt: skip
 
@@ -449,9 +449,9 @@ def test_one_changed_slice_changes_one_service() -> None:
     assert change.endpoints == {"s3.default.svc.cluster.local"}
     assert change.only_endpoints
     assert after.services is before.services
-    assert "10.0.3.1" not in after.targets_by_ip
-    assert after.targets_by_ip["10.7.7.7"][0].host == "s3.default.svc.cluster.local"
-    assert "10.0.3.1" in before.targets_by_ip
+    assert not after.targets_at("10.0.3.1")
+    assert after.targets_at("10.7.7.7")[0].host == "s3.default.svc.cluster.local"
+    assert before.targets_at("10.0.3.1")
 
 
 STEPS: dict[str, Object] = {

@@ -1,16 +1,15 @@
-"""EndpointSlices as they are kept: nothing is lost, and equal is equal in either form."""
+"""EndpointSlices and Services as they are kept: nothing that anybody reads is lost."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from controlplane.model.base import Labels, enc_hook
+from controlplane.model.base import Labels
 from controlplane.model.core import (
     EndpointConditions,
     EndpointPort,
@@ -22,15 +21,16 @@ from controlplane.model.core import (
     SliceEndpoint,
     TargetRef,
 )
-from controlplane.model.meta import ObjectMeta
-from controlplane.model.packed import PackedEndpoints, packed
+from controlplane.model.meta import ObjectMeta, ObjectRef
+from controlplane.model.packed import SERVICE_NAME, PackedSlice, SliceRow, pack_slice, packed
 
 TEXT = st.text("ab-1", max_size=4)
+ADDRESS = st.sampled_from(("10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1"))
 MAYBE = st.sampled_from((None, True, False))
 ENDPOINTS = st.lists(
     st.builds(
         SliceEndpoint,
-        addresses=st.lists(TEXT, min_size=1, max_size=3).map(tuple),
+        addresses=st.lists(ADDRESS, min_size=1, max_size=3).map(tuple),
         conditions=st.builds(EndpointConditions, ready=MAYBE, serving=MAYBE, terminating=MAYBE),
         target_ref=st.none() | st.builds(TargetRef, kind=TEXT, name=TEXT, namespace=TEXT),
         node_name=st.none() | TEXT,
@@ -41,22 +41,65 @@ ENDPOINTS = st.lists(
 
 
 def slice_of(*endpoints: SliceEndpoint) -> EndpointSlice:
-    return EndpointSlice(metadata=ObjectMeta(name="a", namespace="default"), endpoints=endpoints)
+    return EndpointSlice(
+        metadata=ObjectMeta(
+            name="a",
+            namespace="default",
+            labels=Labels({SERVICE_NAME: "b", "app": "b"}),
+            annotations=Labels({"endpoints.kubernetes.io/last-change-trigger-time": "now"}),
+        ),
+        endpoints=endpoints,
+    )
+
+
+def rows_of(endpoints: tuple[SliceEndpoint, ...]) -> list[SliceRow]:
+    """What endpoints say, address by address."""
+    return [
+        SliceRow(
+            address,
+            endpoint.conditions,
+            None
+            if endpoint.target_ref is None or not endpoint.target_ref.kind
+            else ObjectRef(
+                endpoint.target_ref.kind,
+                endpoint.target_ref.namespace or "default",
+                endpoint.target_ref.name,
+            ),
+            endpoint.node_name or "",
+            endpoint.zone or "",
+        )
+        for endpoint in endpoints
+        for address in endpoint.addresses
+    ]
 
 
 @given(ENDPOINTS)
 def test_packing_loses_nothing(endpoints: tuple[SliceEndpoint, ...]) -> None:
     item = slice_of(*endpoints)
     kept = packed(item)
-    assert isinstance(kept, EndpointSlice)
-    assert kept.endpoints is not None
-    assert isinstance(kept.endpoints, PackedEndpoints) or not endpoints
-    assert tuple(kept.endpoints) == endpoints
-    assert len(kept.endpoints) == len(endpoints)
-    assert kept == item
-    assert hash(kept) == hash(item)
-    assert packed(kept) == kept
-    assert msgspec.to_builtins(kept, enc_hook=enc_hook) == msgspec.to_builtins(item)
+    assert isinstance(kept, PackedSlice)
+    assert list(kept.rows()) == sorted(rows_of(endpoints), key=lambda row: row.address)
+    assert kept.ref == item.ref
+    assert kept.service == "b"
+    assert packed(kept) is kept
+    assert kept == packed(item)
+    assert hash(kept) == hash(packed(item))
+
+
+@given(ENDPOINTS, ENDPOINTS)
+def test_slices_are_equal_when_they_say_the_same(
+    first: tuple[SliceEndpoint, ...], second: tuple[SliceEndpoint, ...]
+) -> None:
+    same = sorted(rows_of(first), key=lambda row: row.address) == sorted(
+        rows_of(second), key=lambda row: row.address
+    )
+    assert (packed(slice_of(*first)) == packed(slice_of(*second))) == same
+
+
+def test_a_target_with_a_name_that_no_object_has_is_none() -> None:
+    target = TargetRef(kind="Pod", name="a\0b")
+    kept = pack_slice(slice_of(SliceEndpoint(addresses=("10.0.0.1",), target_ref=target)))
+    assert [row.target for row in kept.rows()] == [None]
 
 
 def kept_service(name: str, **spec: Any) -> KubernetesService:
@@ -84,8 +127,8 @@ def test_slices_with_equal_ports_share_them() -> None:
         packed(structs.replace(slice_of(SliceEndpoint(addresses=(address,))), ports=port))
         for address, port in zip("ab", ports, strict=True)
     )
-    assert isinstance(first, EndpointSlice)
-    assert isinstance(second, EndpointSlice)
+    assert isinstance(first, PackedSlice)
+    assert isinstance(second, PackedSlice)
     assert first.ports is second.ports == ports[1]
 
 
@@ -102,6 +145,13 @@ def test_other_endpoints_make_another_slice() -> None:
     assert one == packed(slice_of(SliceEndpoint(addresses=("a",))))
 
 
-@pytest.mark.parametrize("item", [EndpointSlice(endpoints=None), EndpointSlice(), Namespace()])
-def test_what_has_no_endpoints_stays_as_it_is(item: EndpointSlice | Namespace) -> None:
+@pytest.mark.parametrize("item", [EndpointSlice(endpoints=None, ports=None), EndpointSlice()])
+def test_a_slice_without_endpoints_has_no_rows(item: EndpointSlice) -> None:
+    kept = pack_slice(item)
+    assert list(kept.rows()) == []
+    assert kept.ports == ()
+
+
+def test_other_kinds_stay_as_they_are() -> None:
+    item = Namespace()
     assert packed(item) is item

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.model.meta import ObjectRef
-from controlplane.model.port_endpoints import PortEndpoints, known_endpoints, workloads
+from controlplane.model.port_endpoints import PortEndpoints, known_endpoints, places, workloads
 from controlplane.model.services import Endpoint, Health, Workload
 
 WORKLOADS = st.builds(Workload, name=st.sampled_from(("a", "b")), node=st.sampled_from(("", "n")))
@@ -55,12 +55,33 @@ def test_what_is_known_does_not_change_what_is_made(
     assert (made is last) == (first == second)
 
 
-def test_an_address_that_stays_is_the_same_string() -> None:
-    last = PortEndpoints.of(
-        [Endpoint(address="10.0.0." + str(number), port=1) for number in (1, 2)]
+@given(ENDPOINTS)
+def test_places_are_addresses_and_ports(endpoints: tuple[Endpoint, ...]) -> None:
+    expected = [(endpoint.address, endpoint.port) for endpoint in endpoints]
+    assert list(places(PortEndpoints.of(endpoints))) == expected
+    assert list(places(endpoints)) == expected
+
+
+def test_a_workload_that_stays_is_the_same_object() -> None:
+    last, made = (
+        PortEndpoints.of(
+            Endpoint(address=f"10.0.0.{number}", port=1, workload=Workload(name=str(number)))
+            for number in numbers
+        )
+        for numbers in ((1, 2), (2, 3))
     )
-    made = known_endpoints(
-        PortEndpoints.of([Endpoint(address="10.0.0." + str(number), port=1) for number in (2, 3)]),
-        last,
+    kept = known_endpoints(made, last)
+    assert kept[0].workload is last[1].workload
+    assert kept == made
+
+
+def test_what_all_endpoints_share_is_kept_once_for_all_services() -> None:
+    first, second = (
+        PortEndpoints.of(
+            [Endpoint(address=f"10.0.{number}.{last}", port=80 + number) for last in (1, 2)]
+        )
+        for number in (0, 0)
     )
-    assert made[0].address is last.addresses[1]
+    assert first.workloads is second.workloads
+    assert first.stays(second)
+    assert not first.stays(PortEndpoints.of([Endpoint(address="10.0.0.1", port=80)]))

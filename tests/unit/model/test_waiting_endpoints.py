@@ -57,7 +57,7 @@ def test_an_endpoint_comes_and_goes_with_its_pod(slices: list[EndpointSlice]) ->
     found = mesh.has(service(), *slices)
     assert addresses(found) == ["192.0.2.1:8080", "192.0.2.2:8080"]
     assert found.waiting_for_pods == {"10.0.0.1"}
-    assert "10.0.0.1" not in found.targets_by_ip
+    assert not found.targets_at("10.0.0.1")
 
     mine = pod("reviews-1", "10.0.0.1", version="v1")
     found = mesh.has(mine)

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from controlplane.model.base import Duration
-from controlplane.model.core import EndpointSlice, KubernetesService
+from controlplane.model.core import KubernetesService
 from controlplane.model.diagnostics import Level
 from controlplane.model.kinds import Untranslated
 from controlplane.model.meta import ObjectRef, Provenance
+from controlplane.model.packed import PackedSlice
 from controlplane.model.virtual_service import VirtualService
 from controlplane.sources.mesh_config import parse_mesh_config
 from controlplane.sources.parse import ParsedFile, parse_file
@@ -233,7 +234,7 @@ def test_json_and_yaml_of_the_same_objects_are_the_same() -> None:
     from_json = parse_file("a.json", json.dumps(items, indent=1).encode())
     from_yaml = parse_file("a.yaml", b"# yaml\n" + json.dumps(items).encode())
     assert [item for item, _ in from_json.objects] == [item for item, _ in from_yaml.objects]
-    assert all(isinstance(item, EndpointSlice) for item, _ in from_json.objects)
+    assert all(isinstance(item, PackedSlice) for item, _ in from_json.objects)
     assert not from_json.diagnostics
 
 

@@ -62,7 +62,7 @@ def snapshot(*endpoints: Endpoint, export_to: tuple[str, ...] = ()) -> Snapshot:
     return Snapshot(
         services=(service,),
         service_by_host=FrozenDict({HOST: service}),
-        endpoints=FrozenDict({HOST: ServiceEndpoints(by_port=by_port)}),
+        endpoints=FrozenDict({HOST: ServiceEndpoints.of(by_port)}),
     )
 
 
@@ -142,7 +142,7 @@ def test_joined_bytes_are_what_protobuf_itself_would_write(
     made = build_load_assignment(
         LoadAssignmentInput(
             cluster=ClusterName("c"),
-            endpoints=ServiceEndpoints(by_port=FrozenDict({"http": tuple(endpoints)})),
+            endpoints=ServiceEndpoints.of({"http": tuple(endpoints)}),
             port_name="http",
             filter=EndpointFilter(mutual_tls=mutual_tls),
         )

@@ -246,14 +246,14 @@ def test_aliases_and_udp_ports_have_no_listener() -> None:
 
 def test_a_headless_service_skips_the_proxy_itself_and_unhealthy_endpoints() -> None:
     db = service("db", tcp(80), resolution=Resolution.PASSTHROUGH)
-    endpoints = ServiceEndpoints(
-        by_port=FrozenDict(
-            tcp=(
+    endpoints = ServiceEndpoints.of(
+        {
+            "tcp": (
                 Endpoint(address="10.0.0.1", port=80),
                 Endpoint(address="10.0.0.2", port=80),
                 Endpoint(address="10.0.0.3", port=80, health=Health.UNHEALTHY),
             )
-        )
+        }
     )
     snapshot = mesh_of(db, endpoints=FrozenDict({db.host: endpoints}))
     cls = msgspec.structs.replace(SIDECAR, own_headless=("10.0.0.1",))

@@ -1,0 +1,111 @@
+"""Which service ports end at an address: what inbound listeners are made of.
+
+Owns how that is found again from the endpoints. Must not know proxies. The rule that is easy to
+break: a workload that shuts down is no endpoint any more and still has its listeners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple, Self
+
+from controlplane.model.names import Host
+from controlplane.model.port_endpoints import PortEndpoints, places
+from controlplane.model.services import Endpoint, Service, ServiceEndpoints
+
+
+class ServiceTarget(NamedTuple):
+    """A service port that ends at one address."""
+
+    host: Host
+    port: int  # service port number
+    port_name: str
+    target_port: int
+
+
+class TargetIndex:
+    """Which services have something at the addresses of a network. Read only.
+
+    There is another one whenever anything ends elsewhere than before. What ends at an address
+    is found by looking at the endpoints of the few services near it: an entry for each address
+    would cost more than everything else that is known of an endpoint.
+    """
+
+    __slots__ = ("_hosts",)
+
+    def __init__(self, hosts: Mapping[str, tuple[Host, ...]]) -> None:
+        self._hosts: Final = hosts
+
+    @classmethod
+    def of(cls, endpoints: Mapping[Host, ServiceEndpoints]) -> Self:
+        """Return the index of endpoints."""
+        found: dict[str, list[Host]] = {}
+        for host, own in endpoints.items():
+            for network in networks(own):
+                found.setdefault(network, []).append(host)
+        return cls({network: tuple(sorted(hosts)) for network, hosts in found.items()})
+
+    def near(self, address: str) -> tuple[Host, ...]:
+        """Return the services of which something is in the network of an address."""
+        return self._hosts.get(network_of(address), ())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TargetIndex) and dict(self._hosts) == dict(other._hosts)
+
+    __hash__ = None  # type: ignore[assignment]  # compared, and never a key
+
+
+NO_TARGETS: Final = TargetIndex({})
+
+
+def network_of(address: str) -> str:
+    """Return what an IP address shares with its neighbours: all but its last number."""
+    return address.rpartition(":" if ":" in address else ".")[0]
+
+
+def networks(endpoints: ServiceEndpoints) -> set[str]:
+    """Return the networks of all addresses of a service."""
+    addresses = {address for group in endpoints.groups for address, _ in places(group)}
+    addresses.update(entry.address for entry in endpoints.leaving)
+    return set(map(network_of, addresses))
+
+
+def targets_at(
+    address: str, service: Service, endpoints: ServiceEndpoints
+) -> Iterator[ServiceTarget]:
+    """Yield the ports of a service that end at an address."""
+    ports = {port.name: port.number for port in service.ports}
+    for name, group in zip(endpoints.names, endpoints.groups, strict=True):
+        if isinstance(group, PortEndpoints) and address not in group.text:
+            continue  # almost always enough; an address may also be a part of another one
+        for place, number in places(group):
+            if place == address and name in ports:
+                yield ServiceTarget(service.host, ports[name], name, number)
+    for place, name, number in endpoints.leaving:
+        if place == address and name in ports:
+            yield ServiceTarget(service.host, ports[name], name, number)
+
+
+def moved_addresses(old: ServiceEndpoints, new: ServiceEndpoints) -> frozenset[str]:
+    """Return the addresses at which another port of the service ends than before, or none."""
+    if (
+        old.names == new.names
+        and old.leaving == new.leaving
+        and all(map(_stay, old.groups, new.groups))
+    ):
+        return frozenset()
+    return frozenset(address for address, _, _ in _places(old) ^ _places(new))
+
+
+def _stay(old: Sequence[Endpoint], new: Sequence[Endpoint]) -> bool:
+    if isinstance(old, PortEndpoints) and isinstance(new, PortEndpoints):
+        return old.stays(new)
+    return old == new
+
+
+def _places(endpoints: ServiceEndpoints) -> set[tuple[str, str, int]]:
+    """Return what ends where: addresses, names of service ports, and port numbers."""
+    found: set[tuple[str, str, int]] = {*endpoints.leaving}
+    for name, group in zip(endpoints.names, endpoints.groups, strict=True):
+        found.update((address, name, port) for address, port in places(group))
+    return found
