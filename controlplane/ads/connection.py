@@ -224,6 +224,8 @@ class Connection:
                 self._room = False
                 return
             self._leave_flight()
+            if common.pusher.idle(stream):
+                return
 
     def _on_flight(self, flight: Flight) -> None:
         self._flight = flight

@@ -73,7 +73,7 @@ class DeltaSession(Session):
 
     @property
     def idle(self) -> bool:
-        """Whether `take` would find nothing and nothing new waits for a time."""
+        """Whether `take` would find nothing and nothing waits for a time."""
         return not self._absent and super().idle
 
     def _unserved(self, request: DeltaRequest) -> Effect:

@@ -53,6 +53,9 @@ class Holding:
     def __init__(self) -> None:
         self._waiting: dict[ResourceType, _Waiting] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
     def hold_back(
         self, watch: Watch, wanted: Collection, view: ClassView, adding: Adding, mixtures: Mixtures
     ) -> dict[str, Resource | None]:

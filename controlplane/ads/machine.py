@@ -38,7 +38,7 @@ from controlplane.ads.types import (
     Send,
     TypeInfo,
 )
-from controlplane.ads.views import ClassView
+from controlplane.ads.views import ClassView, Decision
 from controlplane.ads.virtual_hosts import Item
 from controlplane.ads.watch import Sent, Watch
 from controlplane.ads.wire import Failure
@@ -115,11 +115,16 @@ class Session:
 
     @property
     def idle(self) -> bool:
-        """Whether `take` would find nothing and nothing new waits for a time."""
+        """Whether `take` would find nothing and nothing waits for a time."""
         if self._adding:
             return False
         for watch in self.watches.values():
-            if watch.dirty or watch.hold_until is not None or watch.bisection is not None:
+            if (
+                watch.dirty
+                or watch.hold_until is not None
+                or watch.bisection is not None
+                or (watch.unanswered and watch.info is CDS)
+            ):
                 return False
         return True
 
@@ -223,50 +228,41 @@ class Session:
     def _next(self, watch: Watch, now: float) -> Send | None:
         watch.dirty = False
         watch.hold_until = None
-        wanted, absent = self._wanted(watch)
-        if wanted is None:
+        decision = self._decide(watch)
+        if decision is None:
             return None
-        content = self._content(watch, wanted)
-        if content is not None and content.version == watch.refused and not watch.owed:
-            return None  # rejected as it is, and nothing has changed
+        wanted, content = decision.wanted, decision.content
         before = watch.sent
-        fresh = before is None and not (watch.initial or watch.brought or self.returning.serving)
         watch.sent = wanted
-        watch.force &= absent
         if content is None:
-            hold_what_it_brought(watch, wanted)
-            known = watch.accepted is not None or not wanted.by_name  # what the client holds
-            rejected = watch.error and known and not watch.unanswered
-            if rejected and not watch.withholds:
-                # What was rejected is not wanted any more, and the client never took it.
-                watch.error = ""
-                watch.nonce_acked = watch.nonce_sent
-                watch.version_acked = watch.version_sent = wanted.version
-            watch.push = 0
+            self._say_nothing(watch, wanted)
             return None
         watch.owed = False
         made = self._assemble(content, after=watch.last_sequence)
         watch.last_sequence = made.sequence
-        nonce, version = made.nonce, content.version
-        sent = Sent(
-            nonce=nonce,
-            version=version,
-            content=content,
-            state=wanted,
-            time=now,
-            push=watch.push,
-            initial=watch.initial,
-            before=before,
+        nonce, version, push = made.nonce, content.version, watch.push
+        watch.waits_for_answer(
+            Sent(
+                nonce=nonce,
+                version=version,
+                content=content,
+                state=wanted,
+                time=now,
+                push=push,
+                initial=watch.initial,
+                before=before,
+            )
         )
-        watch.waits_for_answer(sent)
         watch.nonce_sent, watch.version_sent, watch.time_sent = nonce, version, now
-        if watch.info is CDS:
+        info = watch.info
+        if info is CDS:
             self._adding.follow(
                 watch,
                 content,
                 self.watches.get(EDS.kind),
                 before=before,
-                fresh=fresh,
+                fresh=before is None
+                and not (watch.initial or watch.brought or self.returning.serving),
                 unknown=self.returning.unknown,
                 now=now,
             )
@@ -279,17 +275,60 @@ class Session:
             }
         watch.push = 0
         send = Send(
-            watch.info.url,
-            watch.info.short,
+            info.url,
+            info.short,
             nonce,
             version,
             made.payload,
             content.names,
             content.removed,
-            sent.push,
+            push,
         )
         self._shared.reporter.sent(self._connection, send)
         return send
+
+    def _decide(self, watch: Watch) -> Decision | None:
+        """Return what the client is told next, None when that has to wait or was rejected.
+
+        A stream on which nothing unusual happened is told what others of its class are that hold
+        the same: the first of them decides for all.
+        """
+        usual = not (
+            watch.is_special
+            or self._adding
+            or self._holding
+            or self._shared.rejections.may_concern(watch.info.kind, self._node)
+        )
+        state = (watch.sent, watch.selected, CDS.kind in self.watches, type(self))
+        if usual:
+            known = self._view.decisions.of(state)
+            if known is not None:
+                watch.based = known.base
+                watch.withholds = False
+                return known
+        wanted, absent = self._wanted(watch)
+        if wanted is None or watch.based is None:
+            return None
+        content = self._content(watch, wanted)
+        if content is not None and content.version == watch.refused and not watch.owed:
+            return None  # rejected as it is, and nothing has changed
+        watch.force &= absent
+        decision = Decision(watch.based, wanted, content)
+        if usual:
+            self._view.decisions.remember(state, decision)
+        return decision
+
+    def _say_nothing(self, watch: Watch, wanted: Collection) -> None:
+        """The client holds what it shall hold."""
+        hold_what_it_brought(watch, wanted)
+        known = watch.accepted is not None or not wanted.by_name  # what the client holds
+        rejected = watch.error and known and not watch.unanswered
+        if rejected and not watch.withholds:
+            # What was rejected is not wanted any more, and the client never took it.
+            watch.error = ""
+            watch.nonce_acked = watch.nonce_sent
+            watch.version_acked = watch.version_sent = wanted.version
+        watch.push = 0
 
     def _wanted(self, watch: Watch) -> tuple[Collection | None, Names]:
         """Return what the client shall be told it holds, and the names that are kept from it.

@@ -166,7 +166,7 @@ class Pusher:
         return send
 
     def idle(self, stream: Stream) -> bool:
-        """Whether `take` would find nothing, so that it need not be asked after an answer."""
+        """Whether `take` would find nothing, now or at any time if nothing happens."""
         return stream.session.idle and not stream.retained and not stream.state.retained
 
     def deadline(self, stream: Stream) -> float | None:

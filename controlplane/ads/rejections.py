@@ -108,6 +108,10 @@ class Rejections:
                 del spared[key]
         return [rejection for rejection in found.values() if rejection.concerns(node, build)]
 
+    def may_concern(self, kind: ResourceType, node: str) -> bool:
+        """Whether `concerning` has to be asked, for some build."""
+        return bool(self._spared[kind]) or (kind, node) in self._by_node
+
     def refuses(self, item: Item, node: str, build: str) -> bool:
         """Whether that node is not to get the resource or virtual host."""
         found = self._by_type[item.type].get((item.version, build))

@@ -11,12 +11,28 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from controlplane.ads.cache import Collection, Collections, Difference, NameSet, same
+from controlplane.ads.cache import (
+    Collection,
+    Collections,
+    Content,
+    Difference,
+    NameSet,
+    same,
+)
 from controlplane.ads.types import Names, ResourceGenerator
 from controlplane.model.names import Host
 from controlplane.model.snapshot import Snapshot
 from controlplane.translate.resources import Resource, ResourceType
 from controlplane.translate.scope import ProxyClass
+
+# Looking up a member of an enum takes a while, and this is asked for each stream of each push.
+_CLUSTER: Final = ResourceType.CLUSTER
+_LISTENER: Final = ResourceType.LISTENER
+_NAME_TABLE: Final = ResourceType.NAME_TABLE
+_ENDPOINT: Final = ResourceType.ENDPOINT
+
+_DECISIONS: Final = 64
+"""Decisions kept per view: most streams of a class are in one state."""
 
 MAX_UNKNOWN: Final = 5_000
 """Names that nobody knows are answered up to this many per stream and type; a client that asks
@@ -29,6 +45,39 @@ class Retained(NamedTuple):
     cluster: Resource
     assignment: Resource | None
     until: float
+
+
+class Decision(NamedTuple):
+    """What a client is to be told that it holds, and the response that says so, None for none.
+
+    `base` is what it asked for, `wanted` what it is shown of that.
+    """
+
+    base: Collection
+    wanted: Collection
+    content: Content | None
+
+
+class Decisions:
+    """What streams are sent next, by the state that they are in: decided by the first of them.
+
+    The state is everything that a decision depends on besides the view.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], Decision] = {}
+
+    def of(self, state: tuple[object, ...]) -> Decision | None:
+        """Return what was decided for that state."""
+        return self._known.get(state)
+
+    def remember(self, state: tuple[object, ...], decision: Decision) -> None:
+        """Take note of what was decided."""
+        if len(self._known) >= _DECISIONS:
+            self._known.clear()
+        self._known[state] = decision
 
 
 class ClassView:
@@ -45,6 +94,7 @@ class ClassView:
         "_was",
         "cls",
         "clusters",
+        "decisions",
         "listeners",
         "push",
         "retained",
@@ -85,6 +135,7 @@ class ClassView:
         self._table: Collection | None = None
         self._table_was: Collection | None = None
         self._retaining: dict[tuple[str, ...], ClassView] = {}
+        self.decisions: Final = Decisions()
 
     @classmethod
     def first(
@@ -210,15 +261,13 @@ class ClassView:
 
     def collection(self, kind: ResourceType, names: NameSet | None) -> Collection:
         """Return what a client shall hold: everything when `names` is None, else these."""
-        match kind:
-            case ResourceType.CLUSTER:
-                return self.clusters if names is None else self.clusters.restrict(names)
-            case ResourceType.LISTENER:
-                return self.listeners if names is None else self.listeners.restrict(names)
-            case ResourceType.NAME_TABLE:
-                return self.table if names is None else self.table.restrict(names)
-            case _:
-                return Collection(kind, {}) if names is None else self._select(kind, names)
+        if kind is _CLUSTER:
+            return self.clusters if names is None else self.clusters.restrict(names)
+        if kind is _LISTENER:
+            return self.listeners if names is None else self.listeners.restrict(names)
+        if kind is _NAME_TABLE:
+            return self.table if names is None else self.table.restrict(names)
+        return Collection(kind, {}) if names is None else self._select(kind, names)
 
     @property
     def table(self) -> Collection:
@@ -235,7 +284,7 @@ class ClassView:
     def _select(self, kind: ResourceType, names: NameSet) -> Collection:
         if self._base is not None:
             chosen = self._base._select(kind, names)
-            if kind is not ResourceType.ENDPOINT:
+            if kind is not _ENDPOINT:
                 return chosen
             return chosen.overlay(
                 {

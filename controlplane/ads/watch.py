@@ -127,6 +127,20 @@ class Watch:
         """Return the resource of that name that the client accepted."""
         return None if self.accepted is None else self.accepted.get(name)
 
+    @property
+    def is_special(self) -> bool:
+        """Whether what is sent next depends on more than what the client was told last."""
+        return bool(
+            self.sent is None
+            or self.owed
+            or self.force
+            or self.initial
+            or self.came_with
+            or self.bisection
+            or self.refused
+            or self.error
+        )
+
     def settled(self) -> bool:
         """Whether everything wanted was sent and accepted."""
         return (
@@ -147,7 +161,8 @@ class Watch:
     def waits_for_answer(self, sent: Sent) -> None:
         """Take note of a response that went out."""
         self.unanswered.append(sent)
-        del self.unanswered[:-_HISTORY]
+        if len(self.unanswered) > _HISTORY:
+            del self.unanswered[0]
 
     def answered(self, nonce: str) -> Sent | None:
         """Return the response with that nonce, and forget those before it."""

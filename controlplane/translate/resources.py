@@ -29,10 +29,8 @@ class ResourceType(enum.Enum):
     ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
     NAME_TABLE = "type.googleapis.com/istio.networking.nds.v1.NameTable"
 
-    @property
-    def url(self) -> str:
-        """The type URL."""
-        return self.value
+    def __init__(self, url: str) -> None:
+        self.url: Final = url  # quicker than `value`
 
 
 class Origin(msgspec.Struct, frozen=True, gc=False):

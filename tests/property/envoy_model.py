@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from controlplane.ads.classes import Stream
+from controlplane.ads.machine import Session
 from controlplane.ads.pusher import Pusher
 from controlplane.ads.types import (
     ACKNOWLEDGE_LIMIT,
@@ -23,6 +24,8 @@ from controlplane.ads.types import (
     Send,
     TypeInfo,
 )
+from controlplane.ads.views import Decision
+from controlplane.ads.watch import Watch
 from controlplane.ads.wire import DeltaRequest, Failure, Request
 from controlplane.model.proxy import make_proxy
 from controlplane.translate.envoy import (
@@ -54,6 +57,25 @@ class _Heard(NamedTuple):
     shown: Mapping[str, Resource]
     staying: Mapping[str, Resource]
     late: frozenset[str]
+
+
+def _decide_alone_too(session: Session) -> None:
+    """Check that what was decided for several streams is what each would have decided."""
+    decide = session._decide
+
+    def both(watch: Watch) -> Decision | None:
+        alike = not (watch.is_special or session._adding or session._holding)
+        decision = decide(watch)
+        if alike and decision is not None:
+            wanted, absent = session._wanted(watch)
+            assert wanted is decision.wanted
+            assert watch.based is decision.base
+            assert not absent
+            assert session._content(watch, wanted) is decision.content
+            assert watch.hold_until is None
+        return decision
+
+    session._decide = both  # type: ignore[method-assign]
 
 
 class Envoy:
@@ -115,6 +137,7 @@ class Envoy:
         assert self.stream is None
         self._forget_stream()
         self.stream = self.pusher.connect(self.proxy, delta=self.delta, wake=self._wake)
+        _decide_alone_too(self.stream.session)
         self._ask(CDS, set())
         if self.held[CDS.url]:
             self._ask(EDS, set(self.held[CDS.url]))

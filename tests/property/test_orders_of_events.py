@@ -13,7 +13,7 @@ from tests.property.test_session_machine import NODES, Engine
 def engine_at_rest() -> Engine:
     """Four Envoys that run a route to `a`."""
     engine = Engine()
-    engine.begin(names=True, may_break=False)
+    engine.begin(names=True, may_break=False, alike=False)
     for envoy in engine.envoys:
         envoy.connect()
     engine._settle()
@@ -120,7 +120,7 @@ def test_endpoints_that_are_asked_for_late_are_those_of_the_view_that_had_the_cl
 def test_what_a_returning_client_rejected_and_nobody_wants_is_taken_from_it() -> None:
     """In state of the world it holds what it came with until it is sent something that it takes."""
     engine = Engine()
-    engine.begin(names=False, may_break=True)
+    engine.begin(names=False, may_break=True, alike=False)
     engine.everybody_catches_up()
     engine.a_stream_opens_or_breaks(node=0)
     engine.something_is_broken(names=frozenset({"a"}))
@@ -132,7 +132,7 @@ def test_what_a_returning_client_rejected_and_nobody_wants_is_taken_from_it() ->
 def test_a_returning_client_gets_everything_but_the_new_cluster_that_it_rejects() -> None:
     """It names no culprit, and what it holds is not known: only what it lacks is suspected."""
     engine = Engine()
-    engine.begin(names=False, may_break=True)
+    engine.begin(names=False, may_break=True, alike=False)
     engine.everybody_catches_up()
     engine.a_stream_opens_or_breaks(node=0)
     engine._publish(
@@ -155,7 +155,7 @@ def test_a_returning_client_gets_everything_but_the_new_cluster_that_it_rejects(
 def test_a_returning_client_keeps_that_of_which_it_rejects_a_newer_one() -> None:
     """Leaving it out would delete the older one, which serves; nothing is sent again and again."""
     engine = Engine()
-    engine.begin(names=False, may_break=True)
+    engine.begin(names=False, may_break=True, alike=False)
     engine.everybody_catches_up()
     for node in range(NODES):  # else the others would reject it too, and it would be spared
         engine.a_stream_opens_or_breaks(node=node)
@@ -175,7 +175,7 @@ def test_a_returning_client_keeps_that_of_which_it_rejects_a_newer_one() -> None
 def test_clusters_stay_while_a_client_goes_on_with_routes_that_nobody_knows() -> None:
     """It came back with them, and the newer ones are broken."""
     engine = Engine()
-    engine.begin(names=False, may_break=True)
+    engine.begin(names=False, may_break=True, alike=False)
     engine.everybody_catches_up()
     engine.something_is_broken(names=frozenset({"a", "r1"}))
     engine.the_control_plane_restarts(paths={"r1": ("b",), "r2": ()}, value={})
@@ -188,7 +188,7 @@ def test_clusters_stay_while_a_client_goes_on_with_routes_that_nobody_knows() ->
 def test_what_an_older_rejected_response_brought_comes_again() -> None:
     """A partial response that mends one thing does not bring what was rejected along with it."""
     engine = Engine()
-    engine.begin(names=False, may_break=True)
+    engine.begin(names=False, may_break=True, alike=False)
     engine.everything_changes(
         addresses=[], paths={"r1": (), "r2": ()}, shown={"r1": 1, "r2": 1}, value={}
     )
