@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from controlplane.model.checks import CONFLICTING_HOSTS
+from controlplane.model.check_virtual_services import CONFLICTING_HOSTS
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.snapshot import Snapshot
 from controlplane.translate.clusters import WITHOUT_ENDPOINTS

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from msgspec import structs
 
+from controlplane.model.aged import Moved
 from controlplane.model.checks import Checks
 from controlplane.model.collector import NOTHING, Found
 from controlplane.model.conversion import from_kubernetes, from_service_entry
@@ -34,6 +35,7 @@ from controlplane.model.services import NO_ENDPOINTS, Service, ServiceEndpoints
 from controlplane.model.snapshot import EMPTY, Snapshot
 from controlplane.model.table import Table
 from controlplane.model.targets import TargetIndex, moved_addresses, networks
+from controlplane.model.virtual_service import VirtualService
 from controlplane.model.virtual_services import VirtualServices
 
 ObjectT = TypeVar("ObjectT", bound=Object)
@@ -164,8 +166,8 @@ class Assembler:
         self._remake()
         groups, last = self._groups, self._last
         same_mesh = last.mesh == self._mesh and last.domain == self._domain
-        virtual_services = _aged(groups.virtual_services, last.virtual_services)
-        destination_rules = _aged(groups.destination_rules, last.destination_rules)
+        virtual_services, moved = groups.virtual_services.publish()
+        destination_rules = _known(groups.destination_rules.publish()[0], last.destination_rules)
         made = Snapshot(
             mesh=last.mesh if last.mesh == self._mesh else self._mesh,
             domain=self._domain,
@@ -173,20 +175,13 @@ class Assembler:
             service_by_host=self._keep(self._service_by_host, last.service_by_host, "services"),
             endpoints=self._keep(self._endpoints, last.endpoints, "endpoints"),
             targets=self._targets(),
-            virtual_services=virtual_services,
+            virtual_services=_known(virtual_services, last.virtual_services),
             destination_rules=destination_rules,
             rules=last.rules
             if same_mesh and destination_rules is last.destination_rules
             else DestinationRules.build(destination_rules, self._mesh, self._domain),
-            routing=last.routing
-            if same_mesh and virtual_services is last.virtual_services
-            else VirtualServices.build(
-                virtual_services,
-                self._mesh,
-                self._domain,
-                previous=last.routing if same_mesh else None,
-            ),
-            gateways=_aged(groups.gateways, last.gateways),
+            routing=self._routing(virtual_services, moved),
+            gateways=_known(groups.gateways.publish()[0], last.gateways),
             pods_by_ip=self._keep(groups.pods_by_ip, last.pods_by_ip, "pods_by_ip"),
             namespaces=self._keep(groups.namespaces, last.namespaces, "namespaces"),
             objects=self._keep(groups.objects, last.objects, "objects"),
@@ -198,6 +193,18 @@ class Assembler:
         self._last = made
         self._inherited = False
         return made
+
+    def _routing(
+        self, virtual_services: tuple[VirtualService, ...], moved: Moved[VirtualService]
+    ) -> VirtualServices:
+        last, mesh, domain = self._last, self._mesh, self._domain
+        if last.mesh != mesh or last.domain != domain:
+            return VirtualServices.build(virtual_services, mesh, domain)
+        if virtual_services == last.virtual_services:
+            return last.routing
+        if self._inherited:
+            return VirtualServices.build(virtual_services, mesh, domain)
+        return last.routing.replaced(*moved, mesh, domain)
 
     def _diagnostics(
         self, snapshot: Snapshot, given: Iterable[Diagnostic]
@@ -420,8 +427,7 @@ def _garbage_left_alone(units: int) -> Iterator[None]:
         gc.enable()
 
 
-def _aged(current: Mapping[ObjectRef, ObjectT], last: tuple[ObjectT, ...]) -> tuple[ObjectT, ...]:
-    made = tuple(sorted(current.values(), key=by_age))
+def _known(made: tuple[ObjectT, ...], last: tuple[ObjectT, ...]) -> tuple[ObjectT, ...]:
     return last if made == last else made
 
 

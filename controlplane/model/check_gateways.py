@@ -5,7 +5,7 @@ Source: Istio's gateway and virtualservice analyzers (IST0145, IST0132, IST0101)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from controlplane.model.base import NO_LABELS
@@ -14,6 +14,7 @@ from controlplane.model.gateway import Gateway, Server
 from controlplane.model.meta import ObjectRef
 from controlplane.model.names import Host, gateway_key, hosts_overlap, resolve_host
 from controlplane.model.snapshot import Snapshot, selects
+from controlplane.model.virtual_service import VirtualService
 
 CONFLICTING_GATEWAYS: Final = "IST0145"
 HOST_NOT_IN_GATEWAY: Final = "IST0132"
@@ -41,23 +42,15 @@ class _Opened(NamedTuple):
         return self.gateway.ref
 
 
-def gateway_checks(snapshot: Snapshot) -> Iterator[Diagnostic]:
-    """Yield what is wrong between Gateways and other objects."""
-    yield from _clashes(snapshot)
-    yield from _hosts_of_virtual_services(snapshot)
-    yield from _selectors(snapshot)
-
-
-def _clashes(snapshot: Snapshot) -> Iterator[Diagnostic]:
+def clashes(snapshot: Snapshot) -> Iterator[Diagnostic]:
+    """Yield which servers of Gateways cannot share a port."""
     opened: dict[tuple[int, str], list[_Opened]] = {}
     for gateway in snapshot.gateways:  # the oldest first: the first one keeps the port
         for index, server in enumerate(gateway.spec.servers):
             mine = _Opened(gateway, index, server)
             others = opened.setdefault((server.port.number, server.bind), [])
-            clashes = (
-                _clash(first, mine) for first in others if _on_same_pods(first.gateway, gateway)
-            )
-            clash = next((found for found in clashes if found is not None), None)
+            met = (_clash(first, mine) for first in others if _on_same_pods(first.gateway, gateway))
+            clash = next((found for found in met if found is not None), None)
             if clash is not None:
                 yield clash
             if clash is None or clash.level is not Level.ERROR:
@@ -105,31 +98,29 @@ def _same_host(first: str, second: str) -> bool:
     return first.rpartition("/")[2] == second.rpartition("/")[2]
 
 
-def _hosts_of_virtual_services(snapshot: Snapshot) -> Iterator[Diagnostic]:
-    gateways = {
-        f"{gateway.metadata.namespace}/{gateway.metadata.name}": gateway
-        for gateway in snapshot.gateways
-    }
-    for item in snapshot.virtual_services:
-        namespace = item.metadata.namespace
-        for name in dict.fromkeys(item.spec.gateways):
-            gateway = gateways.get(gateway_key(name, namespace))
-            if gateway is None:
-                continue
-            for index, text in enumerate(item.spec.hosts):
-                host = resolve_host(text, namespace, snapshot.domain)
-                if not any(
-                    _answers(server_host, host, text, namespace, gateway)
-                    for server in gateway.spec.servers
-                    for server_host in server.hosts
-                ):
-                    yield Diagnostic(
-                        level=Level.WARNING,
-                        code=HOST_NOT_IN_GATEWAY,
-                        ref=item.ref,
-                        field=f"spec.hosts[{index}]",
-                        message=f"no server of {gateway.ref} answers for {text}",
-                    )
+def unanswered_hosts(
+    item: VirtualService, gateways: Mapping[str, Gateway], domain: str
+) -> Iterator[Diagnostic]:
+    """Yield the hosts of a VirtualService that its Gateways, by `NAMESPACE/NAME`, do not take."""
+    namespace = item.metadata.namespace
+    for name in dict.fromkeys(item.spec.gateways):
+        gateway = gateways.get(gateway_key(name, namespace))
+        if gateway is None:
+            continue
+        for index, text in enumerate(item.spec.hosts):
+            host = resolve_host(text, namespace, domain)
+            if not any(
+                _answers(server_host, host, text, namespace, gateway)
+                for server in gateway.spec.servers
+                for server_host in server.hosts
+            ):
+                yield Diagnostic(
+                    level=Level.WARNING,
+                    code=HOST_NOT_IN_GATEWAY,
+                    ref=item.ref,
+                    field=f"spec.hosts[{index}]",
+                    message=f"no server of {gateway.ref} answers for {text}",
+                )
 
 
 def _answers(server_host: str, host: Host, written: str, namespace: str, gateway: Gateway) -> bool:
@@ -142,7 +133,8 @@ def _answers(server_host: str, host: Host, written: str, namespace: str, gateway
     return hosts_overlap(pattern, host) or hosts_overlap(pattern, written)
 
 
-def _selectors(snapshot: Snapshot) -> Iterator[Diagnostic]:
+def selectors_without_pods(snapshot: Snapshot) -> Iterator[Diagnostic]:
+    """Yield the Gateways that select no pod."""
     if not snapshot.pods_by_ip:
         return  # without any pod nothing can be said about those that are missing
     for gateway in snapshot.gateways:

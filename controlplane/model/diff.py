@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from controlplane.model.base import Model
-from controlplane.model.meta import Object, ObjectRef
+from controlplane.model.meta import ObjectRef, moved
 from controlplane.model.names import Host
 from controlplane.model.services import Service
 from controlplane.model.snapshot import Snapshot
@@ -58,7 +58,8 @@ def diff(old: Snapshot, new: Snapshot) -> Change:
         (old.destination_rules, new.destination_rules),
         (old.gateways, new.gateways),
     ):
-        changed |= _refs(before, after)
+        for group in moved(before, after):
+            changed.update(item.ref for item in group)
     for host in services:
         for snapshot in (old, new):
             service: Service | None = snapshot.service_by_host.get(host)
@@ -88,13 +89,3 @@ def _keys(old: Mapping[Host, object], new: Mapping[Host, object]) -> set[Host]:
     changed = {key for key, value in new.items() if old.get(key) is not value}
     changed.update(key for key in old if key not in new)
     return changed
-
-
-def _refs(old: Iterable[Object], new: Iterable[Object]) -> set[ObjectRef]:
-    if old is new:
-        return set()
-    before = {id(item): item for item in old}
-    after = {id(item): item for item in new}
-    return {item.ref for key, item in before.items() if key not in after} | {
-        item.ref for key, item in after.items() if key not in before
-    }

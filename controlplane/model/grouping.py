@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from controlplane.model.aged import Aged
 from controlplane.model.base import Labels
 from controlplane.model.collector import World
 from controlplane.model.core import (
@@ -45,9 +46,9 @@ class Groups:
     def __init__(self, cluster_id: str = "") -> None:
         self._cluster_id: Final = cluster_id
         self.objects: Final[Table[ObjectRef, Object]] = Table()
-        self.virtual_services: dict[ObjectRef, VirtualService] = {}
-        self.destination_rules: dict[ObjectRef, DestinationRule] = {}
-        self.gateways: dict[ObjectRef, Gateway] = {}
+        self.virtual_services: Final[Aged[VirtualService]] = Aged()
+        self.destination_rules: Final[Aged[DestinationRule]] = Aged()
+        self.gateways: Final[Aged[Gateway]] = Aged()
         self.namespaces: Final[Table[str, Labels]] = Table()
         self.nodes: dict[str, Node] = {}
         self.pods: dict[Key, Pod] = {}
@@ -104,14 +105,11 @@ class Groups:
         key = (ref.namespace, ref.name)
         match either:
             case VirtualService():
-                _place(self.virtual_services, ref, new)
-                self.changed.add("virtual_services")
+                self.virtual_services.note(ref, new)
             case DestinationRule():
-                _place(self.destination_rules, ref, new)
-                self.changed.add("destination_rules")
+                self.destination_rules.note(ref, new)
             case Gateway():
-                _place(self.gateways, ref, new)
-                self.changed.add("gateways")
+                self.gateways.note(ref, new)
             case KubernetesService() | ServiceEntry():
                 self.dirty.add(ref)
                 self._place_selector(ref, new)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from bisect import bisect_left, insort
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
 
 from controlplane.model.base import NO_LABELS, Labels, Model
+
+Item = TypeVar("Item")
+ObjectT = TypeVar("ObjectT", bound="Object")
 
 DEFAULT_NAMESPACE: Final = "default"
 
@@ -102,3 +107,34 @@ def by_age(item: Object) -> tuple[str, str, str]:
     """
     meta = item.metadata
     return (meta.creation_timestamp or "1970-01-01T00:00:00Z", meta.name, meta.namespace)
+
+
+def in_order(
+    items: Sequence[Item],
+    gone: Collection[Item],
+    came: Collection[Item],
+    *,
+    key: Callable[[Item], Any],
+) -> tuple[Item, ...]:
+    """Return sorted items without some of them and with others; no two have one key."""
+    if len(gone) + len(came) > len(items) // 8:
+        left = {key(item) for item in gone}
+        return tuple(sorted([*(item for item in items if key(item) not in left), *came], key=key))
+    made = list(items)
+    for item in gone:
+        del made[bisect_left(made, key(item), key=key)]
+    for item in came:
+        insort(made, item, key=key)
+    return tuple(made)
+
+
+def moved(
+    before: Sequence[ObjectT], after: Sequence[ObjectT]
+) -> tuple[list[ObjectT], list[ObjectT]]:
+    """Return the objects that are only in the first, and those only in the second, by identity."""
+    if before is after:
+        return [], []
+    old, new = set(map(id, before)), set(map(id, after))
+    return [item for item in before if id(item) not in new], [
+        item for item in after if id(item) not in old
+    ]

@@ -7,8 +7,10 @@ is resolved in the namespace of the VirtualService that says it, never in that o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
 from msgspec import structs
@@ -16,7 +18,7 @@ from msgspec import structs
 from controlplane.model.base import Model
 from controlplane.model.matching import visible
 from controlplane.model.mesh import MeshConfig
-from controlplane.model.meta import ObjectRef, by_age
+from controlplane.model.meta import ObjectRef, by_age, in_order
 from controlplane.model.names import (
     MESH_GATEWAY,
     Host,
@@ -65,23 +67,51 @@ class MeshRules:
 
     __slots__ = ("__weakref__", "_changed", "_exact", "_wildcards", "rules")
 
-    def __init__(self, rules: tuple[RoutingRule, ...]) -> None:
+    def __init__(
+        self,
+        rules: tuple[RoutingRule, ...],
+        exact: Mapping[Host, tuple[RoutingRule, ...]],
+        wildcards: tuple[tuple[Host, RoutingRule], ...],
+    ) -> None:
+        """`exact` are the rules of each host, `wildcards` the oldest of each, the longest first."""
         self.rules: Final = rules
-        exact: dict[Host, list[RoutingRule]] = {}
+        self._exact: Final = exact
+        self._wildcards: Final = wildcards
+        self._changed: Final[WeakKeyDictionary[MeshRules, frozenset[Host] | None]] = (
+            WeakKeyDictionary()
+        )
+
+    @classmethod
+    def of(cls, rules: tuple[RoutingRule, ...]) -> Self:
+        """Return the index of these rules, which stand in the order of their age."""
+        exact: dict[Host, tuple[RoutingRule, ...]] = {}
         wildcards: dict[Host, RoutingRule] = {}
         for rule in rules:
             for host in mesh_hosts(rule):
                 if is_wildcard(host):
                     wildcards.setdefault(host, rule)
                 else:
-                    exact.setdefault(host, []).append(rule)
-        self._exact: Final = exact
-        self._wildcards: Final = tuple(
-            (host, wildcards[host]) for host in sorted(wildcards, key=specificity)
-        )
-        self._changed: Final[WeakKeyDictionary[MeshRules, frozenset[Host] | None]] = (
-            WeakKeyDictionary()
-        )
+                    exact[host] = (*exact.get(host, ()), rule)
+        longest = sorted(wildcards, key=specificity)
+        return cls(rules, exact, tuple((host, wildcards[host]) for host in longest))
+
+    def replaced(self, gone: Sequence[RoutingRule], came: Sequence[RoutingRule]) -> MeshRules:
+        """Return the index without some rules and with others."""
+        if not gone and not came:
+            return self
+        rules = in_order(self.rules, gone, came, key=_age)
+        hosts = {host for rule in (*gone, *came) for host in mesh_hosts(rule)}
+        if any(map(is_wildcard, hosts)) or _are_many(hosts, self._exact):
+            return MeshRules.of(rules)
+        exact = dict(self._exact)
+        for host in hosts:
+            old, new = ([rule for rule in rules if host in rule.hosts] for rules in (gone, came))
+            speaking = in_order(exact.pop(host, ()), old, new, key=_age)
+            if speaking:
+                exact[host] = speaking
+        made = MeshRules(rules, exact, self._wildcards)
+        made._changed[self] = frozenset(hosts)
+        return made
 
     def candidates(self, host: Host) -> tuple[RoutingRule, ...]:
         """Return the rules that may route a host, in the order of their precedence.
@@ -93,7 +123,7 @@ class MeshRules:
         """
         named = self._exact.get(host)
         if named is not None:
-            return tuple(named)
+            return named
         for pattern, rule in self._wildcards:
             if host_covers(pattern, host):
                 return (rule,)
@@ -111,6 +141,18 @@ class MeshRules:
         return self._changed[before]
 
 
+_age: Final = attrgetter("age")
+
+
+def _count_restricted(rules: Iterable[RoutingRule]) -> int:
+    return sum("*" not in rule.export_to for rule in rules)
+
+
+def _are_many(some: Sized, all_: Sized) -> bool:
+    """Whether so many change that looking at all of them costs no more."""
+    return len(some) * 8 > len(all_)
+
+
 def mesh_hosts(rule: RoutingRule) -> tuple[Host, ...]:
     """Return the hosts of a rule that count in the mesh: `*` is for gateways alone.
 
@@ -120,62 +162,120 @@ def mesh_hosts(rule: RoutingRule) -> tuple[Host, ...]:
     return tuple(host for host in rule.hosts if host != "*")
 
 
+class _Former(NamedTuple):
+    """What the index was made of that came before, and what was different then."""
+
+    views: Mapping[str, MeshRules]
+    gone: Sequence[RoutingRule]
+    came: Sequence[RoutingRule]
+
+
 class VirtualServices:
     """All VirtualServices of a snapshot, indexed. Read only, so that a snapshot may share it."""
 
-    __slots__ = ("_by_gateway", "_restricted", "_sources", "_views", "rules", "source_labels")
+    __slots__ = ("_by_gateway", "_former", "_restricted", "_views", "rules", "source_labels")
 
     def __init__(
         self,
-        rules: tuple[RoutingRule, ...] = (),
-        sources: tuple[VirtualService, ...] = (),
+        rules: tuple[RoutingRule, ...],
+        by_gateway: Mapping[str, tuple[RoutingRule, ...]],
+        *,
+        restricted: int,
+        source_labels: frozenset[tuple[str, str]],
+        former: _Former | None = None,
     ) -> None:
+        """`restricted` is how many rules are not exported to all namespaces."""
         self.rules: Final = rules
-        self._sources: Final = sources
+        self._by_gateway: Final = by_gateway
+        self._restricted: Final = restricted
+        self.source_labels: Final = source_labels
+        self._former: Final = former
+        self._views: Final[dict[str, MeshRules]] = {}
+
+    @classmethod
+    def of(cls, rules: tuple[RoutingRule, ...]) -> Self:
+        """Return the index of these rules, which stand in the order of their age."""
         by_gateway: dict[str, list[RoutingRule]] = {}
         for rule in rules:
             for gateway in dict.fromkeys(rule.gateways):
                 by_gateway.setdefault(gateway, []).append(rule)
-        self._by_gateway: Final = {key: tuple(found) for key, found in by_gateway.items()}
-        # Namespaces differ only when some rule is not exported to all of them.
-        self._restricted: Final = any("*" not in rule.export_to for rule in rules)
-        self._views: Final[dict[str, MeshRules]] = {}
-        self.source_labels: Final[frozenset[tuple[str, str]]] = frozenset().union(
-            *(rule.source_labels for rule in rules)
+        return cls(
+            rules,
+            {key: tuple(found) for key, found in by_gateway.items()},
+            restricted=_count_restricted(rules),
+            source_labels=frozenset().union(*(rule.source_labels for rule in rules)),
         )
 
     @classmethod
     def build(
-        cls,
-        virtual_services: Iterable[VirtualService],
+        cls, virtual_services: Iterable[VirtualService], mesh: MeshConfig, domain: str
+    ) -> Self:
+        """Return the index of these VirtualServices, whatever their order."""
+        rules = (resolve(source, mesh=mesh, domain=domain) for source in virtual_services)
+        return cls.of(tuple(sorted(rules, key=_age)))
+
+    def replaced(
+        self,
+        gone: Collection[VirtualService],
+        came: Collection[VirtualService],
         mesh: MeshConfig,
         domain: str,
-        *,
-        previous: VirtualServices | None = None,
     ) -> VirtualServices:
-        """Return the index of these VirtualServices, whatever their order.
+        """Return the index without some VirtualServices and with others.
 
-        Resolved rules of `previous` are taken over for VirtualServices that are the same
-        Python object; the mesh and domain must then be the same as before.
+        `gone` are among those that it is made of, with the same mesh and domain.
         """
-        known: dict[int, RoutingRule] = {}
-        if previous is not None:
-            known = {
-                id(source): rule
-                for source, rule in zip(previous._sources, previous.rules, strict=True)
-            }
-        sources = tuple(sorted(virtual_services, key=by_age))
-        rules = tuple(
-            known.get(id(source)) or resolve(source, mesh=mesh, domain=domain) for source in sources
+        old = [self.rules[bisect_left(self.rules, by_age(item), key=_age)] for item in gone]
+        new = [resolve(item, mesh=mesh, domain=domain) for item in came]
+        rules = in_order(self.rules, old, new, key=_age)
+        moved = (*old, *new)
+        if _are_many(moved, self.rules):
+            return VirtualServices.of(rules)
+        by_gateway = dict(self._by_gateway)
+        for gateway in {gateway for rule in moved for gateway in rule.gateways}:
+            bound = in_order(
+                by_gateway.pop(gateway, ()),
+                *([rule for rule in some if gateway in rule.gateways] for some in (old, new)),
+                key=_age,
+            )
+            if bound:
+                by_gateway[gateway] = bound
+        restricted = self._restricted + _count_restricted(new) - _count_restricted(old)
+        labels = self.source_labels
+        if any(rule.source_labels for rule in moved):
+            labels = frozenset().union(*(rule.source_labels for rule in rules))
+        return VirtualServices(
+            rules,
+            by_gateway,
+            restricted=restricted,
+            source_labels=labels,
+            former=_Former(self._views, old, new)
+            if bool(restricted) == bool(self._restricted)
+            else None,
         )
-        return cls(rules, sources)
 
     def for_mesh(self, namespace: str) -> MeshRules:
         """Return the rules bound to `mesh` that are visible in a namespace."""
+        # Namespaces differ only when some rule is not exported to all of them.
         key = namespace if self._restricted else ""
         found = self._views.get(key)
         if found is None:
-            found = MeshRules(self._visible(MESH_GATEWAY, namespace))
+            former = self._former
+            before = former.views.get(key) if former is not None else None
+            if former is None or before is None:
+                found = MeshRules.of(self._visible(MESH_GATEWAY, namespace))
+            else:
+                found = before.replaced(
+                    *(
+                        [
+                            rule
+                            for rule in rules
+                            if MESH_GATEWAY in rule.gateways
+                            and visible(rule.export_to, rule.namespace, namespace)
+                        ]
+                        for rules in (former.gone, former.came)
+                    )
+                )
             self._views[key] = found
         return found
 
@@ -286,4 +386,4 @@ class _Resolver:
         return structs.replace(destination, host=self.host(destination.host))
 
 
-NO_VIRTUAL_SERVICES: Final = VirtualServices()
+NO_VIRTUAL_SERVICES: Final = VirtualServices.of(())

@@ -126,9 +126,7 @@ def test_a_rule_is_seen_where_it_is_exported_to() -> None:
 def test_what_did_not_change_is_taken_over() -> None:
     kept, changed = rule("kept", "a.com"), rule("changed", "b.com")
     before = build(kept, changed)
-    after = VirtualServices.build(
-        (kept, rule("changed", "c.com")), MESH, "cluster.local", previous=before
-    )
+    after = before.replaced((changed,), (rule("changed", "c.com"),), MESH, "cluster.local")
     by_name = {found.ref.name: found for found in after.rules}
     assert by_name["kept"] is {found.ref.name: found for found in before.rules}["kept"]
     assert by_name["changed"].hosts == ("c.com",)
