@@ -62,7 +62,8 @@ class NameSets:
         key = frozenset(names)
         found = self._known.get(key)
         if found is None:
-            key = frozenset(map(sys.intern, key))
+            # By way of a set, whose length is known: the table has the size that it needs.
+            key = frozenset(set(map(sys.intern, key)))
             found = self._known[key] = NameSet(key)
         return found
 
@@ -190,7 +191,6 @@ class Collection:
         "_by_version",
         "_contents",
         "_differences",
-        "_eds_names",
         "_known",
         "_overlays",
         "_restricted",
@@ -203,7 +203,6 @@ class Collection:
         self.kind: Final = kind
         self.by_name: Final = by_name
         self._version: Version | None = None
-        self._eds_names: Names | None = None
         self._by_version: dict[str, Resource] | None = None
         self._contents: dict[tuple[Names | None, tuple[str, ...]], Content] = {}
         self._differences: WeakKeyDictionary[Collection, Difference] = WeakKeyDictionary()
@@ -236,14 +235,10 @@ class Collection:
             self._version = content_version(self.by_name.values())
         return self._version
 
-    @property
-    def eds_names(self) -> Names:
-        """The names that EDS clusters among these ask for."""
-        if self._eds_names is None:
-            self._eds_names = frozenset(
-                item.eds_name for item in self.by_name.values() if item.eds_name
-            )
-        return self._eds_names
+    def asks_eds(self, name: str) -> bool:
+        """Whether an EDS cluster of that name is among these."""
+        found = self.by_name.get(name)
+        return found is not None and found.common.by_eds
 
     @property
     def by_version(self) -> Mapping[str, Resource]:
@@ -276,7 +271,7 @@ class Collection:
 
     def known_of(self, changed: Names, others: Names) -> Names:
         """Return the names of `changed`, and those of `others` that are here; worked out once."""
-        if not others:
+        if not others or len(changed) == len(self.by_name):
             return changed
         key = (changed, others)
         found = self._known.get(key)

@@ -72,14 +72,15 @@ def unasked(
     """
     found: dict[str, Resource | None] = {}
     if watch.came_with:
-        known = view.eds_names if watch.info is EDS else view.route_names
+        came_with = watch.came_with
+        gone = view.not_asked(came_with) if watch.info is EDS else came_with - view.route_names
         found = {
             name: watch.sent.get(name) if watch.sent is not None else None
-            for name in watch.came_with - known
+            for name in gone
             if name in wanted.by_name
         }
     if watch.info is EDS and watch.sent is not None and CDS.kind in watches:
-        for name in wanted.difference(watch.sent).changed - view.eds_names:
+        for name in view.not_asked(wanted.difference(watch.sent).changed):
             told = watch.sent.get(name)
             if told is not None:
                 found[name] = told

@@ -92,7 +92,7 @@ class SotwSession(Session):
         if clusters is None or not clusters.wildcard or clusters.sent is not None:
             return
         if endpoints is not None:
-            self.returning.keep_unknown(endpoints.came_with - self._view.eds_names)
+            self.returning.keep_unknown(self._view.not_asked(endpoints.came_with))
         elif info is CDS:
             self.returning.expect_more(now)
 

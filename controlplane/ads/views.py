@@ -305,22 +305,29 @@ class ClassView:
         return found
 
     def _generate(self, kind: ResourceType, names: NameSet) -> Iterable[Resource]:
-        known = self.eds_names if kind is ResourceType.ENDPOINT else self.route_names
+        endpoints = kind is ResourceType.ENDPOINT
         unknown = 0
         for name in names.ordered:
-            if name not in known:
+            known = self.clusters.asks_eds(name) if endpoints else name in self.route_names
+            if not known:
                 unknown += 1
                 if unknown > MAX_UNKNOWN:
                     continue
-            if kind is ResourceType.ENDPOINT:
+            if endpoints:
                 yield self._generator.load_assignment(self.snapshot, self.cls, name)
             else:
                 yield self._generator.route(self.snapshot, self.cls, name)
 
     @property
     def eds_names(self) -> Names:
-        """The names that the EDS clusters of the class ask for."""
-        return self.clusters.eds_names
+        """The names that the EDS clusters of the class ask for, gathered anew each time."""
+        clusters = self.clusters
+        return frozenset(name for name in clusters.by_name if clusters.asks_eds(name))
+
+    def not_asked(self, names: Iterable[str]) -> Names:
+        """Return those of these names that no EDS cluster of the class asks for."""
+        clusters = self.clusters
+        return frozenset(name for name in names if not clusters.asks_eds(name))
 
     def selections(self, kind: ResourceType) -> tuple[Collection, ...]:
         """Return the collections that streams of the class asked for by name."""

@@ -104,7 +104,7 @@ class Generator:
             if cls.inbound is not None:
                 inputs = inbound_cluster_inputs(snapshot, cls.inbound)
                 made = made.followed_by(map(self._inbound_cluster, inputs))
-            results.clusters = tuple(made.by_name.values())
+            results.clusters = made.resources
             self._noticed_of(cls).clusters = made.diagnostics
         return results.clusters
 
@@ -116,7 +116,7 @@ class Generator:
             if cls.inbound is not None:
                 inputs = inbound_listener_inputs(snapshot, cls.inbound)
                 made = made.followed_by(map(self._listener, inputs))
-            results.listeners = tuple(made.by_name.values())
+            results.listeners = made.resources
             noticed = self._noticed_of(cls)
             noticed.listeners = made.diagnostics
             noticed.routes.clear()  # whoever asks for listeners again asks for routes again

@@ -30,9 +30,9 @@ from controlplane.translate.scope import OutboundClass
 
 
 class Made(NamedTuple):
-    """Resources of one type by name, in wire order, and what was noticed while making them."""
+    """Resources of one type in wire order, and what was noticed while making them."""
 
-    by_name: dict[str, Resource]
+    resources: tuple[Resource, ...]
     diagnostics: tuple[Diagnostic, ...]
 
     @classmethod
@@ -44,16 +44,16 @@ class Made(NamedTuple):
             noticed += translated.diagnostics
             if translated.resource is not None:
                 by_name.setdefault(translated.resource.name, translated.resource)
-        return cls(by_name, tuple(noticed))
+        return cls(tuple(by_name.values()), tuple(noticed))
 
     def followed_by(self, made: Iterable[Translated]) -> Made:
         """Return this with more resources behind it."""
         more = Made.of(made)
-        if not more.by_name and not more.diagnostics:
+        if not more.resources and not more.diagnostics:
             return self
+        names = {resource.name for resource in self.resources}
         return Made(
-            # The place and the value of a name that was there before stay.
-            {**self.by_name, **more.by_name, **self.by_name},
+            (*self.resources, *(item for item in more.resources if item.name not in names)),
             (*self.diagnostics, *more.diagnostics),
         )
 
