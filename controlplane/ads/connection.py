@@ -33,6 +33,7 @@ from controlplane.transport.stream import Call
 
 _FIRST_REQUEST_LIMIT: Final = 30.0  # seconds
 _NEW: Final = 8  # requests of a new stream: to ask for four types and to acknowledge them
+_NEW_FOR: Final = 2.0  # seconds
 
 
 class Common(NamedTuple):
@@ -53,9 +54,9 @@ class Connection:
     """One stream from its admission to its end."""
 
     __slots__ = (
-        "_call", "_common", "_delta", "_ended", "_flight", "_left_new", "_making", "_recent",
-        "_refusal", "_requests", "_room", "_stream", "_timer", "_unadmitted", "_waiting",
-        "awake",
+        "_call", "_common", "_delta", "_ended", "_flight", "_left_new", "_making", "_old_at",
+        "_recent", "_refusal", "_requests", "_room", "_stream", "_timer", "_unadmitted",
+        "_waiting", "awake",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +75,7 @@ class Connection:
         self._stream: Stream | None = None
         self._unadmitted = bool(wait)
         self._left_new = _NEW  # requests until the stream is an old one
+        self._old_at = 0.0  # and the time
         self._requests: list[bytes] = []  # of a new stream, to be taken in its turn
         self._waiting: Send | None = None  # a response that waits for its slot
         self._making = 0.0  # seconds that making it took
@@ -89,9 +91,18 @@ class Connection:
             self._wait(_FIRST_REQUEST_LIMIT, self._is_silent)
 
     @property
-    def new(self) -> bool:
-        """Whether the stream is still being told everything for the first time."""
-        return self._left_new > 0
+    def defers(self) -> bool:
+        """Whether others are served first: it is new, or rejects what it is sent.
+
+        A client that comes and goes is always new, and takes as much as all others together.
+        """
+        stream = self._stream
+        return (
+            self._left_new > 0
+            or stream is None
+            or self._common.clock() < self._old_at
+            or stream.session.rejects
+        )
 
     def end(self, status: Status, message: str) -> None:
         """End the stream with a status."""
@@ -129,8 +140,9 @@ class Connection:
         self._leave_flight()
         common.flights.forget(self._on_flight)
         common.ended(self, self._unadmitted)
-        if self._stream is not None:
-            common.pusher.disconnect(self._stream, reason=reason)
+        stream, self._stream = self._stream, None  # else they would hold each other
+        if stream is not None:
+            common.pusher.disconnect(stream, reason=reason)
 
     # --- requests -------------------------------------------------------------------------
 
@@ -163,6 +175,7 @@ class Connection:
             if proxy is None:
                 raise AssertionError("a first request has a node")
             self._cancel_timer()
+            self._old_at = self._common.clock() + _NEW_FOR
             self._stream = pusher.connect(
                 proxy, delta=self._delta, peer=self._call.peer, wake=self.wake
             )

@@ -128,6 +128,11 @@ class Session:
                 return False
         return True
 
+    @property
+    def rejects(self) -> bool:
+        """Whether something that the client was sent stands rejected."""
+        return any(watch.bisection is not None or watch.error for watch in self.watches.values())
+
     def next_deadline(self) -> float | None:
         """Return when `take` has to be asked again even if nothing happens."""
         times = self._adding.deadlines() + self.returning.deadlines(self.watches)

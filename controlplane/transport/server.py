@@ -22,6 +22,9 @@ from controlplane.transport.protocol import ServerProtocol, Shared
 from controlplane.transport.stream import Serve
 
 _BACKLOG: Final = 4096  # a whole mesh may come back at the same moment
+# As many are accepted in one turn of the loop: what each says first takes some time to read, and
+# those who are connected are not to wait until hundreds have said it.
+_ACCEPTED: Final = 16
 _TICK: Final = 1.0  # seconds
 _SPARE_FILES: Final = 256  # descriptors that connections leave to everything else
 
@@ -67,8 +70,9 @@ class GrpcServer:
                     lambda: ServerProtocol(self._shared),
                     sock=listener,
                     ssl=self._ssl,
-                    backlog=_BACKLOG,
+                    backlog=_ACCEPTED,
                 )
+                listener.listen(_BACKLOG)  # in the kernel; the other is only how many are taken
                 self._servers.append(server)
                 name = listener.getsockname()
                 ports.append(name[1] if isinstance(name, tuple) else 0)

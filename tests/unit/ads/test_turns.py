@@ -15,10 +15,15 @@ class Worker:
     """Writes its name down, and takes its time."""
 
     def __init__(
-        self, name: str, done: list[str], *, new: bool = False, action: Callable[[], object] = int
+        self,
+        name: str,
+        done: list[str],
+        *,
+        defers: bool = False,
+        action: Callable[[], object] = int,
     ) -> None:
         self.name = name
-        self.new = new
+        self.defers = defers
         self.awake = False
         self._done = done
         self._action = action
@@ -51,7 +56,7 @@ async def test_old_streams_do_not_wait_for_a_crowd_of_new_ones() -> None:
     done: list[str] = []
     turns = Turns()
     for number in range(50):
-        turns.wake(Worker(f"new {number}", done, new=True, action=lambda: time.sleep(0.002)))
+        turns.wake(Worker(f"new {number}", done, defers=True, action=lambda: time.sleep(0.002)))
     await asyncio.sleep(0)
     turns.wake(Worker("old", done))
     await until(lambda: len(done) == 51)
@@ -63,7 +68,7 @@ async def test_new_streams_get_on_while_old_ones_have_much_to_do() -> None:
     turns = Turns()
     for number in range(50):
         turns.wake(Worker(f"old {number}", done, action=lambda: time.sleep(0.002)))
-    turns.wake(Worker("new", done, new=True))
+    turns.wake(Worker("new", done, defers=True))
     await until(lambda: len(done) == 51)
     assert done.index("new") < 25
 
@@ -72,15 +77,15 @@ async def test_few_new_streams_come_in_between_old_ones() -> None:
     done: list[str] = []
     turns = Turns()
     for number in range(40):
-        turns.wake(Worker(f"new {number}", done, new=True, action=lambda: time.sleep(0.002)))
+        turns.wake(Worker(f"new {number}", done, defers=True, action=lambda: time.sleep(0.002)))
         turns.wake(Worker(f"old {number}", done, action=lambda: time.sleep(0.002)))
     await until(lambda: len(done) == 80)
     before = done[: done.index("old 39")]
     assert 1 <= sum(name.startswith("new") for name in before) <= 10
 
 
-@pytest.mark.parametrize("new", [False, True])
-async def test_an_error_of_one_keeps_nobody_from_its_turn(new: bool) -> None:
+@pytest.mark.parametrize("defers", [False, True])
+async def test_an_error_of_one_keeps_nobody_from_its_turn(defers: bool) -> None:
     def fails() -> None:
         raise ValueError("a mistake")
 
@@ -89,7 +94,7 @@ async def test_an_error_of_one_keeps_nobody_from_its_turn(new: bool) -> None:
     loop.set_exception_handler(lambda _, context: errors.append(str(context["exception"])))
     done: list[str] = []
     turns = Turns()
-    turns.wake(Worker("bad", done, new=new, action=fails))
-    turns.wake(Worker("next", done, new=new))
+    turns.wake(Worker("bad", done, defers=defers, action=fails))
+    turns.wake(Worker("next", done, defers=defers))
     await until(lambda: done == ["bad", "next"])
     assert errors == ["a mistake"]
