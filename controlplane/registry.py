@@ -18,7 +18,7 @@ from controlplane.model.core import Endpoints, EndpointSlice, Node, Pod
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.diff import Change, diff
 from controlplane.model.mesh import MeshConfig
-from controlplane.model.meta import Object, ObjectRef, Provenance
+from controlplane.model.meta import ObjectRef, Record
 from controlplane.model.service_entry import WorkloadEntry
 from controlplane.model.snapshot import EMPTY, Snapshot
 from controlplane.pacing import Pacing
@@ -30,8 +30,6 @@ Reporter = Callable[[tuple[Diagnostic, ...], tuple[Diagnostic, ...]], None]
 _ENDPOINT_KINDS: Final = frozenset(
     kind.KIND for kind in (EndpointSlice, Endpoints, Pod, WorkloadEntry, Node)
 )
-
-_Entry = tuple[Object, Provenance]
 
 
 def _report_nothing(_new: tuple[Diagnostic, ...], _gone: tuple[Diagnostic, ...]) -> None:
@@ -63,7 +61,7 @@ class Registry:
         self._clock: Final = clock
         self._pacing: Final = pacing or Pacing()
         self._assembler: Final = Assembler(mesh=mesh, domain=domain, cluster_id=cluster_id)
-        self._objects: Final[dict[str, dict[ObjectRef, _Entry]]] = {name: {} for name in sources}
+        self._objects: Final[dict[str, dict[ObjectRef, Record]]] = {name: {} for name in sources}
         self._diagnostics: Final[dict[str, tuple[Diagnostic, ...]]] = {}
         self._waiting_for: set[str] = set(self._objects)
         self._waiting_config: dict[ObjectRef, None] = {}
@@ -102,7 +100,7 @@ class Registry:
         """Take one step of a source; `tick` publishes what follows from it."""
         now = self._clock()
         mine = self._objects[source]
-        refs = [item.ref for item, _ in delta.upserts]
+        refs = [record.ref for record in delta.upserts]
         mine.update(zip(refs, delta.upserts, strict=True))
         refs += [ref for ref in delta.removals if mine.pop(ref, None) is not None]
         endpoints = refs if all(ref.kind in _ENDPOINT_KINDS for ref in refs) else []
@@ -167,7 +165,7 @@ class Registry:
 
     def _fold(self, refs: Iterable[ObjectRef]) -> None:
         """Pass objects on to the assembler as the strongest source has them."""
-        upserts: list[_Entry] = []
+        upserts: list[Record] = []
         removals: list[ObjectRef] = []
         for ref in refs:
             found = next((known[ref] for known in self._objects.values() if ref in known), None)

@@ -16,7 +16,7 @@ import typer
 from controlplane.errors import UsageError
 from controlplane.model.assemble import make_snapshot
 from controlplane.model.diagnostics import Diagnostic, Level, order
-from controlplane.model.meta import Object, ObjectRef, Provenance
+from controlplane.model.meta import objects_of
 from controlplane.sources.filetree import FileTree
 from controlplane.sources.locate import Locator
 from controlplane.sources.parse import parse_file
@@ -72,19 +72,17 @@ def check_files(
     tree = FileTree(tuple(path for path in paths if path != STDIN), mesh_config=mesh_config)
     delta = tree.scan().delta
     found = list(delta.diagnostics or ())
-    entries: dict[ObjectRef, tuple[Object, Provenance]] = {
-        entry[0].ref: entry for entry in delta.upserts
-    }
+    records = {record.ref: record for record in delta.upserts}
     texts: dict[str, bytes] = {}
     if STDIN in paths:
         texts[_STDIN_NAME] = sys.stdin.buffer.read()
         parsed = parse_file(_STDIN_NAME, texts[_STDIN_NAME])
         found += parsed.diagnostics
-        entries.update((entry[0].ref, entry) for entry in parsed.objects)
+        records.update((record.ref, record) for record in parsed.objects)
     snapshot = make_snapshot(
-        (item for item, _ in entries.values()),
+        objects_of(records.values()),
         mesh=delta.mesh,
-        provenance={ref: origin for ref, (_, origin) in entries.items()},
+        provenance={ref: record.origin for ref, record in records.items()},
     )
     found += _with_lines(snapshot.diagnostics, texts)
     return tuple(sorted(set(found), key=order))

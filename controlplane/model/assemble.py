@@ -26,10 +26,11 @@ from controlplane.model.discovery import Discovery, Passed
 from controlplane.model.endpoints import kubernetes_endpoints, service_entry_endpoints
 from controlplane.model.grouping import Groups
 from controlplane.model.mesh import MeshConfig
-from controlplane.model.meta import Object, ObjectRef, Provenance, by_age
+from controlplane.model.meta import NOWHERE, Object, ObjectRef, Provenance, Record, by_age
 from controlplane.model.names import Host
 from controlplane.model.packed import PackedSlice, pack_slice
 from controlplane.model.port_endpoints import known_endpoints, workloads
+from controlplane.model.records import ObjectsOf, OriginsOf
 from controlplane.model.service_entry import ServiceEntry
 from controlplane.model.services import NO_ENDPOINTS, Service, ServiceEndpoints
 from controlplane.model.snapshot import EMPTY, Snapshot
@@ -76,7 +77,7 @@ def make_snapshot(
         first = unique.setdefault(item.ref, item)
         if first is not item and repr(item) < repr(first):
             unique[item.ref] = item
-    assembler.apply([(item, known.get(ref)) for ref, item in unique.items()])
+    assembler.apply([Record(item, known.get(ref, NOWHERE), ref) for ref, item in unique.items()])
     return assembler.snapshot(diagnostics)
 
 
@@ -100,7 +101,6 @@ class Assembler:
         self._world: Final = self._groups.world._replace(awaits_pods=self._awaits_pods)
         self._pod_sources: set[str] = set()
         self._waiting: dict[ObjectRef, frozenset[str]] = {}
-        self._provenance: Final[Table[ObjectRef, Provenance]] = Table()
         self._made: dict[ObjectRef, tuple[_Made, ...]] = {}
         self._claims: dict[Host, tuple[ObjectRef, ...]] = {}
         self._pods_used: dict[ObjectRef, frozenset[tuple[str, str]]] = {}
@@ -112,36 +112,39 @@ class Assembler:
 
     def apply(
         self,
-        upserts: Iterable[tuple[Object, Provenance | None]],
+        upserts: Iterable[Record],
         removals: Iterable[ObjectRef] = (),
     ) -> None:
         """Take objects in and out; what that means is worked out by `snapshot`."""
-        for entry in upserts:
-            self._pass(self._discovery.upsert(entry))
+        for record in upserts:
+            self._pass(self._discovery.upsert(record))
         for ref in removals:
             self._pass(self._discovery.remove(ref))
 
     def _pass(self, passed: Passed) -> None:
         """Take in and out what the selection of namespaces lets through."""
-        groups = self._groups
         for ref in passed.removals:
-            groups.remove(ref)
-            if ref in self._provenance:
-                self._provenance.drop(ref)
-                groups.changed.add("provenance")
-        for item, origin in passed.upserts:
-            if isinstance(item, EndpointSlice):
-                item = pack_slice(item)  # noqa: PLW2901  # as a source would have
-            ref = item.ref
-            if origin is not None and self._provenance.get(ref) != origin:
-                self._provenance.put(ref, origin)
-                groups.changed.add("provenance")
-            known = groups.objects.get(ref) or self._last.objects.get(ref)
-            groups.put(ref, known if known is not None and known == item else item)
+            self._groups.remove(ref)
+        for record in passed.upserts:
+            self._groups.put(self._known(record))
 
-    def _present(self) -> Iterator[tuple[Object, Provenance | None]]:
-        for ref, item in self._groups.objects.read.items():
-            yield item, self._provenance.get(ref)
+    def _known(self, record: Record) -> Record:
+        """Return a record with everything that is known already taken from there."""
+        item, ref = record.item, record.ref
+        if isinstance(item, EndpointSlice):
+            item = pack_slice(item)  # as a source would have
+        known = self._groups.records.get(ref)
+        last = self._last.objects.get(ref) if known is None else known.item
+        if last is not None and last == item:
+            item = last
+        if known is None:
+            return record if item is record.item else Record(item, record.origin, ref)
+        origin = known.origin if record.origin in (NOWHERE, known.origin) else record.origin
+        same = item is known.item and origin is known.origin
+        return known if same else Record(item, origin, known.ref)
+
+    def _present(self) -> Iterable[Record]:
+        return self._groups.records.read.values()
 
     def set_mesh(self, mesh: MeshConfig) -> None:
         """Replace the settings of the mesh."""
@@ -158,8 +161,8 @@ class Assembler:
     def _awaits_pods(self, entry: PackedSlice) -> bool:
         if not self._pod_sources:
             return False
-        origin = self._provenance.get(entry.ref)
-        return origin is not None and origin.source in self._pod_sources
+        record = self._groups.records.get(entry.ref)
+        return record is not None and record.origin.source in self._pod_sources
 
     def snapshot(self, diagnostics: Iterable[Diagnostic] = ()) -> Snapshot:
         """Return the snapshot of everything applied so far."""
@@ -168,6 +171,7 @@ class Assembler:
         same_mesh = last.mesh == self._mesh and last.domain == self._domain
         virtual_services, moved = groups.virtual_services.publish()
         destination_rules = _known(groups.destination_rules.publish()[0], last.destination_rules)
+        objects, provenance = self._kept_records()
         made = Snapshot(
             mesh=last.mesh if last.mesh == self._mesh else self._mesh,
             domain=self._domain,
@@ -184,8 +188,8 @@ class Assembler:
             gateways=_known(groups.gateways.publish()[0], last.gateways),
             pods_by_ip=self._keep(groups.pods_by_ip, last.pods_by_ip, "pods_by_ip"),
             namespaces=self._keep(groups.namespaces, last.namespaces, "namespaces"),
-            objects=self._keep(groups.objects, last.objects, "objects"),
-            provenance=self._keep(self._provenance, last.provenance, "provenance"),
+            objects=objects,
+            provenance=provenance,
             waiting_for_pods=self._waiting_addresses(),
         )
         made = structs.replace(made, diagnostics=self._diagnostics(made, diagnostics))
@@ -214,7 +218,7 @@ class Assembler:
             *(entry for group in self._contested.values() for entry in group),
             *self._checks.run(snapshot),
         ):
-            found.add(_placed(entry, self._provenance.read))
+            found.add(_placed(entry, snapshot.provenance))
         made = tuple(sorted(found, key=order))
         return self._last.diagnostics if made == self._last.diagnostics else made
 
@@ -229,6 +233,19 @@ class Assembler:
             return last
         # Only against a snapshot of another assembler can "changed" turn out to be equal.
         return last if self._inherited and last == current.read else current.publish()
+
+    def _kept_records(self) -> tuple[Mapping[ObjectRef, Object], Mapping[ObjectRef, Provenance]]:
+        last, records = self._last, self._groups.records
+        if "records" not in self._groups.changed and len(records) == len(last.objects):
+            return last.objects, last.provenance
+        published = records.publish()
+        objects, origins = ObjectsOf(published), OriginsOf(published)
+        if not self._inherited:
+            return objects, origins
+        return (
+            last.objects if dict(last.objects) == dict(objects) else objects,
+            last.provenance if dict(last.provenance) == dict(origins) else origins,
+        )
 
     def _services(self) -> tuple[Service, ...]:
         last = self._last.services
@@ -262,10 +279,10 @@ class Assembler:
         touched: set[Host] = set()
         for unit in units:
             old = self._made.pop(unit, ())
-            item = groups.objects.get(unit)
-            new = () if item is None else self._make(item, old)
-            if new:
-                self._made[unit] = new
+            record = groups.records.get(unit)
+            new = () if record is None else self._make(record, old)
+            if record is not None and new:
+                self._made[record.ref] = new
             self._note_pods(unit, new)
             self._note_waiting(unit, new)
             before = {made.service.host for made in old}
@@ -288,10 +305,13 @@ class Assembler:
             if workload.node in nodes
         }
 
-    def _make(self, item: Object, old: tuple[_Made, ...]) -> tuple[_Made, ...]:
+    def _make(self, record: Record, old: tuple[_Made, ...]) -> tuple[_Made, ...]:
+        item = record.item
         match item:
             case KubernetesService():
-                service = self._known_service(from_kubernetes(item, domain=self._domain))
+                service = self._known_service(
+                    from_kubernetes(item, ref=record.ref, domain=self._domain)
+                )
                 meta = item.metadata
                 found = kubernetes_endpoints(
                     item,
@@ -303,7 +323,10 @@ class Assembler:
                 )
                 return (_Made(service, self._known_endpoints(service.host, found)),)
             case ServiceEntry():
-                services = [self._known_service(service) for service in from_service_entry(item)]
+                services = [
+                    self._known_service(service)
+                    for service in from_service_entry(item, ref=record.ref)
+                ]
                 by_host = {
                     service.host: _Made(
                         service,
@@ -379,7 +402,8 @@ class Assembler:
             )
 
     def _age(self, unit: ObjectRef) -> tuple[str, str, str, str]:
-        return (*by_age(self._groups.objects.get(unit)), unit.kind)
+        record: Record = self._groups.records.get(unit)
+        return (*by_age(record.item), unit.kind)
 
     def _assign(self, host: Host, service: Service | None, found: Found) -> None:
         changed = self._groups.changed

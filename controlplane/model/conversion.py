@@ -9,6 +9,7 @@ from typing import Final
 
 from controlplane.model.base import Labels, one
 from controlplane.model.core import KubernetesService
+from controlplane.model.meta import ObjectRef
 from controlplane.model.names import Host, service_host
 from controlplane.model.service_entry import ServiceEntry
 from controlplane.model.services import (
@@ -30,7 +31,7 @@ _RESOLUTIONS: Final = {
 }
 
 
-def from_kubernetes(item: KubernetesService, *, domain: str) -> Service:
+def from_kubernetes(item: KubernetesService, *, ref: ObjectRef, domain: str) -> Service:
     """Return the service that a Kubernetes Service declares."""
     meta, spec = item.metadata, item.spec
     resolution = Resolution.CLIENT_SIDE_LB
@@ -71,7 +72,7 @@ def from_kubernetes(item: KubernetesService, *, domain: str) -> Service:
         export_to=_annotated_export(meta.annotations),
         alias_of=alias,
         node_local=spec.internal_traffic_policy == "Local",
-        ref=item.ref,
+        ref=ref,
     )
 
 
@@ -80,7 +81,7 @@ def _annotated_export(annotations: Labels) -> tuple[str, ...]:
     return tuple(part for part in (entry.strip() for entry in text.split(",")) if part)
 
 
-def from_service_entry(item: ServiceEntry) -> tuple[Service, ...]:
+def from_service_entry(item: ServiceEntry, *, ref: ObjectRef) -> tuple[Service, ...]:
     """Return one service for each host of a ServiceEntry, each with all its addresses."""
     meta, spec = item.metadata, item.spec
     ports = tuple(
@@ -106,7 +107,7 @@ def from_service_entry(item: ServiceEntry) -> tuple[Service, ...]:
             external=spec.location == "MESH_EXTERNAL",
             provider="External",
             subject_alt_names=spec.subject_alt_names,
-            ref=item.ref,
+            ref=ref,
         )
         for host in dict.fromkeys(spec.hosts)
     )

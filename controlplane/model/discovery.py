@@ -13,15 +13,13 @@ from typing import Final, NamedTuple, assert_never
 from controlplane.model.base import NO_LABELS, Labels
 from controlplane.model.core import Namespace
 from controlplane.model.mesh import LabelSelector, LabelSelectorRequirement
-from controlplane.model.meta import Object, ObjectRef, Provenance
-
-Entry = tuple[Object, Provenance | None]
+from controlplane.model.meta import ObjectRef, Record
 
 
 class Passed(NamedTuple):
     """What comes in and what goes out."""
 
-    upserts: tuple[Entry, ...] = ()
+    upserts: tuple[Record, ...] = ()
     removals: tuple[ObjectRef, ...] = ()
 
 
@@ -55,25 +53,25 @@ class Discovery:
     """
 
     def __init__(
-        self, selectors: tuple[LabelSelector, ...], present: Callable[[], Iterable[Entry]]
+        self, selectors: tuple[LabelSelector, ...], present: Callable[[], Iterable[Record]]
     ) -> None:
         self._selectors = selectors
         self._present: Final = present
         self._labels: dict[str, Labels] = {}
         self._answers: dict[str, bool] = {}
-        self._held: dict[ObjectRef, Entry] = {}
+        self._held: dict[ObjectRef, Record] = {}
 
-    def upsert(self, entry: Entry) -> Passed:
+    def upsert(self, record: Record) -> Passed:
         """Take an object; returns what to put in and what to take out because of it."""
-        item = entry[0]
+        item, ref = record.item, record.ref
         passed = Passed()
         if isinstance(item, Namespace):
-            passed = self._relabel(item.metadata.name, item.metadata.labels)
-        if self._selected(item.metadata.namespace):
-            self._held.pop(item.ref, None)
-            return Passed((*passed.upserts, entry), passed.removals)
-        self._held[item.ref] = entry
-        return Passed(passed.upserts, (*passed.removals, item.ref))
+            passed = self._relabel(ref.name, item.metadata.labels)
+        if self._selected(ref.namespace):
+            self._held.pop(ref, None)
+            return Passed((*passed.upserts, record), passed.removals)
+        self._held[ref] = record
+        return Passed(passed.upserts, (*passed.removals, ref))
 
     def remove(self, ref: ObjectRef) -> Passed:
         """Take the news that an object is gone."""
@@ -113,16 +111,16 @@ class Discovery:
     def _sort(self, concerns: Callable[[ObjectRef], bool]) -> Passed:
         """Look again at all objects that a change concerns."""
         hidden = [
-            entry
-            for entry in self._present()
-            if concerns(entry[0].ref) and not self._selected(entry[0].metadata.namespace)
+            record
+            for record in self._present()
+            if concerns(record.ref) and not self._selected(record.ref.namespace)
         ]
         released = tuple(
-            entry
-            for ref, entry in self._held.items()
+            record
+            for ref, record in self._held.items()
             if concerns(ref) and self._selected(ref.namespace)
         )
-        for item, _ in released:
-            del self._held[item.ref]
-        self._held.update((entry[0].ref, entry) for entry in hidden)
-        return Passed(released, tuple(item.ref for item, _ in hidden))
+        for record in released:
+            del self._held[record.ref]
+        self._held.update((record.ref, record) for record in hidden)
+        return Passed(released, tuple(record.ref for record in hidden))

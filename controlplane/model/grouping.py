@@ -24,7 +24,7 @@ from controlplane.model.core import (
 from controlplane.model.destination_rule import DestinationRule
 from controlplane.model.endpoints import entry_labels
 from controlplane.model.gateway import Gateway
-from controlplane.model.meta import Object, ObjectRef
+from controlplane.model.meta import Object, ObjectRef, Record
 from controlplane.model.packed import PackedSlice
 from controlplane.model.service_entry import ServiceEntry, WorkloadEntry
 from controlplane.model.snapshot import selects
@@ -45,7 +45,7 @@ class Groups:
 
     def __init__(self, cluster_id: str = "") -> None:
         self._cluster_id: Final = cluster_id
-        self.objects: Final[Table[ObjectRef, Object]] = Table()
+        self.records: Final[Table[ObjectRef, Record]] = Table()
         self.virtual_services: Final[Aged[VirtualService]] = Aged()
         self.destination_rules: Final[Aged[DestinationRule]] = Aged()
         self.gateways: Final[Aged[Gateway]] = Aged()
@@ -85,22 +85,26 @@ class Groups:
         """Return the Endpoints object of a Service."""
         return self._endpoints.get((namespace, name))
 
-    def put(self, ref: ObjectRef, new: Object) -> None:
+    def put(self, new: Record) -> None:
         """Take an object in, in place of the one with its reference."""
-        old = self.objects.get(ref)
-        if old is not new:
-            self.objects.put(ref, new)
-            self._note(ref, old, new)
+        old = self.records.get(new.ref)
+        if old is new:
+            return
+        self.records.put(new.ref, new)
+        self.changed.add("records")
+        before = None if old is None else old.item
+        if before is not new.item:
+            self._note(new.ref, before, new.item)
 
     def remove(self, ref: ObjectRef) -> None:
         """Take an object out; one that is not there is no mistake."""
-        old = self.objects.get(ref)
+        old = self.records.get(ref)
         if old is not None:
-            self.objects.drop(ref)
-            self._note(ref, old, None)
+            self.records.drop(ref)
+            self.changed.add("records")
+            self._note(ref, old.item, None)
 
     def _note(self, ref: ObjectRef, old: Object | None, new: Object | None) -> None:
-        self.changed.add("objects")
         either = new if new is not None else old
         key = (ref.namespace, ref.name)
         match either:

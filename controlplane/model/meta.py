@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
@@ -83,6 +83,10 @@ class Provenance(msgspec.Struct, frozen=True, gc=False):
         return f"{self.source} resourceVersion {self.resource_version or '-'}"
 
 
+NOWHERE: Final = Provenance("")
+"""The origin of what no source delivered."""
+
+
 class Object(Model, cache_hash=False):
     """The base of every kind: each subclass names its kind and adds `spec` or its own fields."""
 
@@ -98,6 +102,24 @@ class Object(Model, cache_hash=False):
         """The reference that names this object."""
         meta = self.metadata
         return ObjectRef(type(self).KIND, meta.namespace, meta.name)
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """An object, where it came from, and its reference: one value for all who keep them."""
+
+    item: Object
+    origin: Provenance
+    ref: ObjectRef
+
+    @classmethod
+    def of(cls, item: Object, origin: Provenance = NOWHERE) -> Record:
+        """Return the record of an object."""
+        return cls(item, origin, item.ref)
+
+
+def objects_of(records: Iterable[Record]) -> Iterator[Object]:
+    """Yield the objects of records."""
+    return (record.item for record in records)
 
 
 def by_age(item: Object) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ import msgspec
 
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.mesh import MeshConfig
-from controlplane.model.meta import Object, ObjectRef, Provenance
+from controlplane.model.meta import ObjectRef, Record
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +26,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     that they name; None leaves what it said before, which is no at first.
     """
 
-    upserts: tuple[tuple[Object, Provenance], ...] = ()
+    upserts: tuple[Record, ...] = ()
     removals: tuple[ObjectRef, ...] = ()
     diagnostics: tuple[Diagnostic, ...] | None = None
     mesh: MeshConfig | None = None

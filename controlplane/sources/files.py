@@ -17,6 +17,7 @@ from watchfiles import awatch
 
 from controlplane.errors import SourceError
 from controlplane.model.assemble import make_snapshot
+from controlplane.model.meta import objects_of
 from controlplane.model.snapshot import Snapshot
 from controlplane.sources.base import Deliver
 from controlplane.sources.filetree import FileTree
@@ -127,10 +128,10 @@ def load_snapshot(
             raise SourceError(f"{path} does not exist")
     delta = FileTree(tuple(roots), mesh_config=mesh_config).scan().delta
     return make_snapshot(
-        (item for item, _ in delta.upserts),
+        objects_of(delta.upserts),
         mesh=delta.mesh,
         domain=domain,
         cluster_id=cluster_id,
-        provenance={item.ref: origin for item, origin in delta.upserts},
+        provenance={record.ref: record.origin for record in delta.upserts},
         diagnostics=delta.diagnostics or (),
     )

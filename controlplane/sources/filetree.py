@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from controlplane.model.diagnostics import Diagnostic, Level, order
 from controlplane.model.mesh import MeshConfig
-from controlplane.model.meta import Object, ObjectRef, Provenance
+from controlplane.model.meta import ObjectRef, Record
 from controlplane.sources.base import Delta
 from controlplane.sources.mesh_config import parse_mesh_config
 from controlplane.sources.parse import ParsedFile, parse_file
@@ -28,8 +28,7 @@ GRACE: Final = 0.1
 
 _RACY: Final = 1.0  # a file this young may change again without its time of change moving
 
-_Entry = tuple[Object, Provenance]
-_Touched = dict[ObjectRef, "_Entry | None"]
+_Touched = dict[ObjectRef, Record | None]
 """What was delivered last of the objects that a scan finds something new about."""
 _Stamp = tuple[int, int, int, int]
 
@@ -44,13 +43,13 @@ class Scan(NamedTuple):
 class _File:
     """What one file said last."""
 
-    __slots__ = ("content", "diagnostics", "objects", "rank", "stamp")
+    __slots__ = ("content", "diagnostics", "rank", "refs", "stamp")
 
     def __init__(self, rank: tuple[int, str]) -> None:
         self.rank = rank  # decides between files that hold the same object
         self.stamp: _Stamp | None = None
         self.content: bytes | None = None  # a hash of what was read
-        self.objects: dict[ObjectRef, _Entry] = {}
+        self.refs: tuple[ObjectRef, ...] = ()
         self.diagnostics: tuple[Diagnostic, ...] = ()
 
 
@@ -75,7 +74,9 @@ class FileTree:
         self._clock: Final = clock
         self._wall: Final = wall
         self._files: dict[str, _File] = {}
-        self._holders: dict[ObjectRef, tuple[str, ...]] = {}
+        self._winners: dict[ObjectRef, Record] = {}
+        # Of objects that are in several files: what the files say that do not count.
+        self._losers: dict[ObjectRef, dict[str, Record]] = {}
         self._hollow_since: dict[str, float] = {}
         self._diagnostics: tuple[Diagnostic, ...] | None = None
         self._failed: dict[str, OSError] = {}
@@ -155,9 +156,9 @@ class FileTree:
         except OSError as error:
             file.stamp = None
             reason = (error.strerror or str(error)).lower()
-            file.diagnostics = (_unread(path, reason, kept=bool(file.objects)),)
+            file.diagnostics = (_unread(path, reason, kept=bool(file.refs)),)
             return None
-        if not data.strip() and file.objects:
+        if not data.strip() and file.refs:
             wait = self._hollow(path, now)
             if wait is not None:
                 return wait
@@ -168,8 +169,8 @@ class FileTree:
             file.content = content
             parsed = parse_file(path, data)
             file.diagnostics = parsed.diagnostics
-            self._replace(path, _kept(file.objects, parsed), touched)
-            if parsed.broken and file.objects:
+            self._replace(path, self._kept(path, parsed), touched)
+            if parsed.broken and file.refs:
                 file.diagnostics = tuple(_says_kept(entry) for entry in parsed.diagnostics)
         elif not file.diagnostics or file.diagnostics[0].code == UNREAD:
             # It could not be read for a while and is as it was before.
@@ -191,26 +192,60 @@ class FileTree:
         del self._hollow_since[path]
         return None
 
-    def _replace(self, path: str, objects: dict[ObjectRef, _Entry], touched: _Touched) -> None:
-        file, alone = self._files[path], (path,)
-        for ref in file.objects.keys() | objects.keys():
-            if ref not in touched and file.objects.get(ref) != objects.get(ref):
-                touched[ref] = self._winner(ref)
-            others = tuple(other for other in self._holders.get(ref, ()) if other != path)
-            if ref in objects:
-                # Almost every object is in one file, and all of a file share the tuple.
-                self._holders[ref] = (*others, path) if others else alone
-            elif others:
-                self._holders[ref] = others
-            else:
-                self._holders.pop(ref, None)
-        file.objects = objects
+    def _kept(self, path: str, parsed: ParsedFile) -> dict[ObjectRef, Record]:
+        """Return what a file stands for now: what was read well, and what is kept of before."""
+        before = {ref: self._said(path, ref) for ref in self._files[path].refs}
+        if parsed.broken:
+            return before
+        new = {record.ref: record for record in parsed.objects}
+        for ref, record in before.items():
+            found = new.get(ref)
+            if found is None:
+                if parsed.unidentified or ref in parsed.rejected:
+                    new[ref] = record
+            elif found == record:
+                new[ref] = record
+            elif found.item == record.item:
+                new[ref] = Record(record.item, found.origin, record.ref)
+        return new
+
+    def _said(self, path: str, ref: ObjectRef) -> Record:
+        """Return what a file said last about an object that is in it."""
+        winner = self._winners[ref]
+        return winner if winner.origin.file == path else self._losers[ref][path]
+
+    def _replace(self, path: str, new: dict[ObjectRef, Record], touched: _Touched) -> None:
+        file = self._files[path]
+        before = {ref: self._said(path, ref) for ref in file.refs}
+        for ref in before.keys() | new.keys():
+            record = new.get(ref)
+            if before.get(ref) is record:
+                continue
+            touched.setdefault(ref, self._winners.get(ref))
+            self._say(path, ref, record)
+        file.refs = tuple([record.ref for record in new.values()])
+
+    def _say(self, path: str, ref: ObjectRef, record: Record | None) -> None:
+        """Note what a file says about an object, None for nothing."""
+        winner = self._winners.pop(ref, None)
+        said = self._losers.pop(ref, {})
+        if winner is not None:
+            said[winner.origin.file] = winner
+        said.pop(path, None)
+        if record is not None:
+            said[path] = record
+        if not said:
+            return
+        first = max(said, key=lambda path: self._files[path].rank)
+        self._winners[ref] = said.pop(first)
+        if said:
+            self._losers[ref] = said
 
     def _delta(self, touched: _Touched, mesh: MeshConfig | None) -> Delta:
-        upserts: list[_Entry] = []
+        upserts: list[Record] = []
         removals: list[ObjectRef] = []
         for ref in sorted(touched):
-            delivered, entry = touched[ref], self._winner(ref)
+            delivered, entry = touched[ref], self._winners.get(ref)
             if entry is None:
                 if delivered is not None:
                     removals.append(ref)
@@ -227,38 +262,15 @@ class FileTree:
             synced=self._first,
         )
 
-    def _ranked(self, ref: ObjectRef) -> list[str]:
-        """Return the files that hold an object, the one that counts first."""
-        holders = self._holders.get(ref, ())
-        return sorted(holders, key=lambda path: self._files[path].rank, reverse=True)
-
-    def _winner(self, ref: ObjectRef) -> _Entry | None:
-        ranked = self._ranked(ref)
-        return self._files[ranked[0]].objects[ref] if ranked else None
-
     def _all_diagnostics(self) -> tuple[Diagnostic, ...]:
         found = {entry for file in self._files.values() for entry in file.diagnostics}
         found.update(self._mesh_diagnostics)
         for folder, error in self._failed.items():
             reason = (error.strerror or str(error)).lower()
             found.add(_unread(folder, reason, kept=True))
-        for ref, holders in self._holders.items():
-            if len(holders) > 1:
-                found.update(self._overridden(ref))
+        for ref, losers in self._losers.items():
+            found.update(_overridden(self._winners[ref], losers))
         return tuple(sorted(found, key=order))
-
-    def _overridden(self, ref: ObjectRef) -> Iterator[Diagnostic]:
-        winner, *losers = self._ranked(ref)
-        place = self._files[winner].objects[ref][1]
-        for path in losers:
-            yield Diagnostic(
-                level=Level.WARNING,
-                code="DuplicateObject",
-                ref=ref,
-                file=path,
-                line=self._files[path].objects[ref][1].line,
-                message=f"is also in {place}, which comes later and is used instead",
-            )
 
     def _read_mesh(self) -> MeshConfig | None:
         """Return the settings of the mesh when they are new and good."""
@@ -286,15 +298,16 @@ class FileTree:
 UNREAD: Final = "Unread"
 
 
-def _kept(old: dict[ObjectRef, _Entry], parsed: ParsedFile) -> dict[ObjectRef, _Entry]:
-    """Return what a file stands for now: what was read well, and what is kept of before."""
-    if parsed.broken:
-        return old
-    new = {entry[0].ref: entry for entry in parsed.objects}
-    for ref, entry in old.items():
-        if ref not in new and (parsed.unidentified or ref in parsed.rejected):
-            new[ref] = entry
-    return new
+def _overridden(winner: Record, losers: dict[str, Record]) -> Iterator[Diagnostic]:
+    for path, loser in losers.items():
+        yield Diagnostic(
+            level=Level.WARNING,
+            code="DuplicateObject",
+            ref=winner.ref,
+            file=path,
+            line=loser.origin.line,
+            message=f"is also in {winner.origin}, which comes later and is used instead",
+        )
 
 
 def _unread(path: str, reason: str, *, kept: bool) -> Diagnostic:

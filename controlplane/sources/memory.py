@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.mesh import MeshConfig
-from controlplane.model.meta import Object, ObjectRef, Provenance
+from controlplane.model.meta import Object, ObjectRef, Provenance, Record
 from controlplane.sources.base import Deliver, Delta
 
 
@@ -38,7 +38,7 @@ class MemorySource:
         origin = Provenance(self._name)
         self._send(
             Delta(
-                upserts=tuple((item, origin) for item in objects),
+                upserts=tuple(Record.of(item, origin) for item in objects),
                 mesh=mesh,
                 diagnostics=None if diagnostics is None else tuple(diagnostics),
                 synced=True,

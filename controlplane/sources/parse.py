@@ -15,7 +15,7 @@ import msgspec
 
 from controlplane.model.diagnostics import Diagnostic, Level, order
 from controlplane.model.kinds import Foreign, Kind, Unknown, Untranslated, find_kind
-from controlplane.model.meta import DEFAULT_NAMESPACE, Object, ObjectRef, Provenance
+from controlplane.model.meta import DEFAULT_NAMESPACE, Object, ObjectRef, Provenance, Record
 from controlplane.model.schema import (
     Path,
     format_path,
@@ -37,7 +37,7 @@ class ParsedFile(NamedTuple):
     """
 
     file: str
-    objects: tuple[tuple[Object, Provenance], ...] = ()
+    objects: tuple[Record, ...] = ()
     diagnostics: tuple[Diagnostic, ...] = ()
     rejected: frozenset[ObjectRef] = frozenset()
     broken: bool = False
@@ -62,7 +62,7 @@ class _FileParser:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.objects: dict[ObjectRef, tuple[Object, Provenance]] = {}
+        self.objects: dict[ObjectRef, Record] = {}
         self.diagnostics: list[Diagnostic] = []
         self.rejected: set[ObjectRef] = set()
         self.unidentified = False
@@ -233,17 +233,17 @@ class _FileParser:
             self.rejected.add(ref)
 
     def _accept(self, item: Object, line: int) -> None:
-        ref = item.ref
-        first = self.objects.setdefault(ref, (item, Provenance("file", self.file, line)))
-        if first[0] is not item:
+        record = Record.of(item, Provenance("file", self.file, line))
+        first = self.objects.setdefault(record.ref, record)
+        if first is not record:
             self.diagnostics.append(
                 Diagnostic(
                     level=Level.ERROR,
                     code="DuplicateObject",
-                    ref=ref,
+                    ref=record.ref,
                     file=self.file,
                     line=line,
-                    message=f"is in this file twice; the one at line {first[1].line} is used",
+                    message=f"is in this file twice; the one at line {first.origin.line} is used",
                 )
             )
 

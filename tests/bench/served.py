@@ -20,7 +20,7 @@ import msgspec
 
 from controlplane import app
 from controlplane.logs import LogLevel, configure
-from controlplane.model.meta import Provenance
+from controlplane.model.meta import Provenance, Record, objects_of
 from controlplane.settings import Address, Settings
 from controlplane.sources.base import Deliver, Delta, Source
 from controlplane.sources.parse import parse_file
@@ -74,7 +74,9 @@ class LineSource:
             parsed = parse_file("line.json", line)
             if not parsed.objects:
                 raise AssertionError(f"an object is refused: {parsed.diagnostics}")
-            deliver(Delta(upserts=tuple((item, origin) for item, _ in parsed.objects)))
+            deliver(
+                Delta(upserts=tuple(Record.of(item, origin) for item in objects_of(parsed.objects)))
+            )
             note(source=self.name, seen=seen, objects=len(parsed.objects))
 
 

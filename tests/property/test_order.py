@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from controlplane.model.assemble import make_snapshot
 from controlplane.model.diagnostics import Level
-from controlplane.model.meta import Object
+from controlplane.model.meta import Object, objects_of
 from controlplane.model.proxy import Proxy, make_proxy
 from controlplane.model.snapshot import Snapshot
 from controlplane.sources.filetree import FileTree
@@ -71,9 +71,9 @@ def documents() -> list[dict[str, Any]]:
 
 
 DOCUMENTS = documents()
-OBJECTS: list[Object] = [
-    item for item, _ in parse_file("all.yaml", yaml.safe_dump_all(DOCUMENTS).encode()).objects
-]
+OBJECTS: list[Object] = list(
+    objects_of(parse_file("all.yaml", yaml.safe_dump_all(DOCUMENTS).encode()).objects)
+)
 
 
 def plain(snapshot: Snapshot) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def test_the_same_objects_in_any_split_into_files_give_the_same_bytes(
         path = folder / f"{dice.randrange(10**9)}.yaml"
         path.write_text(yaml.safe_dump_all(part, sort_keys=dice.random() < 0.5))
     delta = FileTree((tmp_path,)).scan().delta
-    snapshot = make_snapshot(item for item, _ in delta.upserts)
+    snapshot = make_snapshot(item for item in objects_of(delta.upserts))
     assert plain(snapshot) == plain(REFERENCE)
     assert resources(snapshot) == EXPECTED
 
@@ -171,6 +171,6 @@ def test_adding_a_broken_object_changes_no_other(text: str, own_file: bool) -> N
         parsed = parse_file("all.yaml", f"{good}\n---\n{text}".encode())
         if parsed.broken:
             return  # the file source then keeps what the file said before
-        objects = [item for item, _ in parsed.objects]
+        objects = list(objects_of(parsed.objects))
     assert any(found.level is Level.ERROR for found in parsed.diagnostics)
     assert resources(make_snapshot(objects)) == EXPECTED

@@ -21,7 +21,7 @@ from controlplane.model.core import (
     SliceEndpoint,
     TargetRef,
 )
-from controlplane.model.meta import Object, ObjectMeta, ObjectRef, Provenance
+from controlplane.model.meta import Object, ObjectMeta, ObjectRef, Provenance, Record
 from controlplane.model.names import Host
 from controlplane.model.snapshot import Snapshot
 
@@ -83,14 +83,16 @@ def merged(left: Sequence[Event], right: Sequence[Event], turns: Sequence[bool])
 
 def tell(assembler: Assembler, event: Event) -> Snapshot:
     ref, item = event
-    assembler.apply([] if item is None else [(item, ORIGIN)], [ref] if item is None else [])
+    assembler.apply(
+        [] if item is None else [Record.of(item, ORIGIN)], [ref] if item is None else []
+    )
     return assembler.snapshot()
 
 
 def following() -> Assembler:
     assembler = Assembler()
     assembler.follow_pods(SOURCE, follows=True)
-    assembler.apply([(SERVICE, ORIGIN)])
+    assembler.apply([Record.of(SERVICE, ORIGIN)])
     return assembler
 
 

@@ -155,7 +155,7 @@ class ReflectorMachine(RuleBasedStateMachine):
         for ref in changes.removals:
             assert ref in self.seen
             del self.seen[ref]
-        for item, origin in changes.upserts:
+        for item, origin in ((record.item, record.origin) for record in changes.upserts):
             assert self.seen.get(item.ref) != (item, origin.uid), "told twice"
             self.seen[item.ref] = (item, origin.uid)
         assert self.seen == {

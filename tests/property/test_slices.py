@@ -21,7 +21,7 @@ from controlplane.model.core import (
     SliceEndpoint,
     TargetRef,
 )
-from controlplane.model.meta import Object, ObjectMeta, ObjectRef
+from controlplane.model.meta import Object, ObjectMeta, ObjectRef, Record
 
 LABEL = "kubernetes.io/service-name"
 NUMBERS = st.integers(0, 3)
@@ -84,12 +84,12 @@ def test_after_any_changes_everything_is_as_if_made_anew(
     assembler = Assembler()
     first = (service(0, False), slice_of(0, [0, 1], True), slice_of(1, [1, 2], True))
     there.update((item.ref, item) for item in first)
-    assembler.apply([(item, None) for item in there.values()])
+    assembler.apply([Record.of(item) for item in there.values()])
     for step in steps:
         for item, stays in step:
             if stays:
                 there[item.ref] = item
-                assembler.apply([(item, None)])
+                assembler.apply([Record.of(item)])
             else:
                 there.pop(item.ref, None)
                 assembler.apply([], [item.ref])

@@ -19,7 +19,7 @@ from controlplane.model.core import (
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.diff import Change
 from controlplane.model.mesh import MeshConfig
-from controlplane.model.meta import Object, ObjectMeta, Provenance
+from controlplane.model.meta import Object, ObjectMeta, Provenance, Record
 from controlplane.model.snapshot import Snapshot
 from controlplane.registry import Registry
 from controlplane.sources.base import Delta
@@ -69,7 +69,7 @@ class World:
         self.reported += [f"-{entry.message}" for entry in gone]
 
     def say(self, *objects: Object, source: str = "memory", synced: bool = True) -> None:
-        upserts = tuple((item, ORIGIN) for item in objects)
+        upserts = tuple(Record.of(item, ORIGIN) for item in objects)
         self.registry.deliver(source, Delta(upserts=upserts, synced=synced))
 
     def at(self, seconds: float) -> int:

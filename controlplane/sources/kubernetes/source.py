@@ -21,6 +21,7 @@ from controlplane.kubernetes.paths import Resource
 from controlplane.model.diagnostics import Diagnostic, order
 from controlplane.model.kinds import KINDS, Kind, Use
 from controlplane.model.mesh import MeshConfig
+from controlplane.model.meta import objects_of
 from controlplane.sources.base import Deliver, Delta
 from controlplane.sources.kubernetes.contact import Contact
 from controlplane.sources.kubernetes.decode import SOURCE, Decode, ObjectDecoder
@@ -216,7 +217,7 @@ class KubernetesSource:
                 follows_pods=self._note_pods(one),
             )
         mesh = None
-        for item, _ in changes.upserts:
+        for item in objects_of(changes.upserts):
             if isinstance(item, MeshDocument):
                 mesh = item.mesh
         if changes.removals:

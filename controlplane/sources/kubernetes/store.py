@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from controlplane.model.diagnostics import Diagnostic, order
-from controlplane.model.meta import Object, ObjectRef, Provenance
+from controlplane.model.meta import ObjectRef, Record
 from controlplane.sources.kubernetes.decode import Data, Decode, Entry, Identity, Key
 
 ADD: Final = "add"
@@ -24,7 +24,7 @@ DELETE: Final = "delete"
 class Changes(NamedTuple):
     """What is new since the last time. `events` counts what the server told, by istiod's words."""
 
-    upserts: tuple[tuple[Object, Provenance], ...] = ()
+    upserts: tuple[Record, ...] = ()
     removals: tuple[ObjectRef, ...] = ()
     diagnostics: bool = False
     events: Mapping[str, int] = {}
@@ -103,7 +103,7 @@ class Store:
 
     def take(self) -> Changes:
         """Return what is new since the last time, and forget that it was."""
-        upserts: list[tuple[Object, Provenance]] = []
+        upserts: list[Record] = []
         removals: list[ObjectRef] = []
         diagnostics = False
         for key, before in self._before.items():
@@ -120,7 +120,7 @@ class Store:
                 if old is not None:
                     removals.append(old.ref)
             elif before is None or _differs(before, now):
-                upserts.append((now.item, now.origin))
+                upserts.append(Record.of(now.item, now.origin))
         events, self._events = self._events, Counter()
         self._before = {}
         return Changes(tuple(upserts), tuple(removals), diagnostics, events)

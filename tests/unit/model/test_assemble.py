@@ -33,7 +33,7 @@ from controlplane.model.core import (
 from controlplane.model.diff import diff
 from controlplane.model.matching import WorkloadSelector
 from controlplane.model.mesh import MeshConfig
-from controlplane.model.meta import Object, ObjectMeta, ObjectRef, Provenance
+from controlplane.model.meta import Object, ObjectMeta, ObjectRef, Provenance, Record
 from controlplane.model.names import Host
 from controlplane.model.service_entry import (
     ServiceEntry,
@@ -441,9 +441,9 @@ def test_what_did_not_change_is_the_same_object() -> None:
 
 def test_one_changed_slice_changes_one_service() -> None:
     assembler = Assembler()
-    assembler.apply([(item, None) for item in BIG])
+    assembler.apply([Record.of(item) for item in BIG])
     before = assembler.snapshot()
-    assembler.apply([(slice_of(at("10.7.7.7"), name="s3"), None)])
+    assembler.apply([Record.of(slice_of(at("10.7.7.7"), name="s3"))])
     after = assembler.snapshot()
     change = diff(before, after)
     assert change.endpoints == {"s3.default.svc.cluster.local"}
@@ -485,10 +485,10 @@ STEPS: dict[str, Object] = {
 def test_step_by_step_gives_what_building_anew_gives(step: str) -> None:
     without = [item for item in BIG if item.ref.name != "s7-x"]  # s7 goes by its selector
     assembler = Assembler()
-    assembler.apply([(item, None) for item in without])
+    assembler.apply([Record.of(item) for item in without])
     before = assembler.snapshot()
     item = STEPS[step]
-    assembler.apply([(item, None)])
+    assembler.apply([Record.of(item)])
     after = assembler.snapshot()
     known = {entry.ref: entry for entry in without} | {item.ref: item}
     assert after == make_snapshot(known.values())
@@ -498,13 +498,13 @@ def test_step_by_step_gives_what_building_anew_gives(step: str) -> None:
     if old is None:
         assembler.apply([], [item.ref])
     else:
-        assembler.apply([(old, None)])
+        assembler.apply([Record.of(old)])
     assert assembler.snapshot() == before
 
 
 def test_a_removed_object_leaves_nothing_behind() -> None:
     assembler = Assembler()
-    assembler.apply([(item, Provenance("file", "a.yaml", 1)) for item in BIG])
+    assembler.apply([Record.of(item, Provenance("file", "a.yaml", 1)) for item in BIG])
     assembler.snapshot()
     assembler.apply([], [item.ref for item in BIG])
     left = assembler.snapshot()

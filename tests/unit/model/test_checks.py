@@ -8,6 +8,7 @@ import pytest
 
 from controlplane.model.assemble import make_snapshot
 from controlplane.model.diagnostics import Diagnostic
+from controlplane.model.meta import objects_of
 from controlplane.sources.parse import parse_file
 
 BASE = """
@@ -42,7 +43,7 @@ spec:
 def check(*documents: str, base: str = BASE) -> list[Diagnostic]:
     parsed = parse_file("x.yaml", "\n---\n".join((base, *documents)).encode())
     assert not [found for found in parsed.diagnostics if found.level == "Error"]
-    snapshot = make_snapshot(item for item, _ in parsed.objects)
+    snapshot = make_snapshot(objects_of(parsed.objects))
     return list(snapshot.diagnostics)
 
 
@@ -219,7 +220,9 @@ def test_bookinfo_has_nothing_to_complain_about() -> None:
         root / "networking" / "virtual-service-all-v1.yaml",
     ]
     objects = [
-        item for file in files for item, _ in parse_file(str(file), file.read_bytes()).objects
+        item
+        for file in files
+        for item in objects_of(parse_file(str(file), file.read_bytes()).objects)
     ]
     assert len(objects) > 10
     assert make_snapshot(objects).diagnostics == ()

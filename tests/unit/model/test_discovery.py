@@ -16,7 +16,7 @@ from controlplane.model.core import (
 )
 from controlplane.model.discovery import matches
 from controlplane.model.mesh import LabelSelector, LabelSelectorRequirement, MeshConfig
-from controlplane.model.meta import Object, ObjectMeta, ObjectRef, Provenance
+from controlplane.model.meta import Object, ObjectMeta, ObjectRef, Provenance, Record
 from controlplane.model.snapshot import Snapshot
 
 
@@ -66,23 +66,25 @@ def test_only_objects_of_selected_namespaces_count_in_any_order(
 def test_labels_of_a_namespace_let_its_objects_in_and_out() -> None:
     origin = Provenance("test")
     assembler = Assembler(mesh=mesh({"mesh": "yes"}))
-    assembler.apply([(item, origin) for item in (*IN, *OUT)])
+    assembler.apply([Record.of(item, origin) for item in (*IN, *OUT)])
     first = assembler.snapshot()
     assert names(first) == ["a"]
-    assembler.apply([(namespace("out", mesh="yes"), origin), (namespace("in"), origin)])
+    assembler.apply(
+        [Record.of(namespace("out", mesh="yes"), origin), Record.of(namespace("in"), origin)]
+    )
     second = assembler.snapshot()
     assert names(second) == ["b"]
     assert second.provenance[ObjectRef("Service", "out", "b")] == origin
     assert ObjectRef("Service", "in", "a") not in second.provenance
     assembler.apply([], [ObjectRef("Namespace", "", "out")])
     assert names(assembler.snapshot()) == []
-    assembler.apply([(IN[0], origin)], [ObjectRef("Service", "in", "a")])
+    assembler.apply([Record.of(IN[0], origin)], [ObjectRef("Service", "in", "a")])
     assert names(assembler.snapshot()) == []
 
 
 def test_other_selectors_hold_at_once() -> None:
     assembler = Assembler()
-    assembler.apply([(item, None) for item in (*IN, *OUT, LOST)])
+    assembler.apply([Record.of(item) for item in (*IN, *OUT, LOST)])
     for settings, expected in (
         (mesh(), ["a", "b", "c"]), (mesh({"mesh": "yes"}), ["a"]), (mesh({"mesh": "no"}), []),
         (mesh({}), ["a", "b", "c"]),
@@ -93,9 +95,9 @@ def test_other_selectors_hold_at_once() -> None:
 
 def test_a_change_of_a_held_back_object_stays_outside_and_is_there_when_it_comes_in() -> None:
     assembler = Assembler(mesh=mesh({"mesh": "yes"}))
-    assembler.apply([(item, None) for item in OUT])
+    assembler.apply([Record.of(item) for item in OUT])
     before = assembler.snapshot()
-    assembler.apply([(service("b2", "out"), None), (service("b", "out"), None)])
+    assembler.apply([Record.of(service("b2", "out")), Record.of(service("b", "out"))])
     after = assembler.snapshot()
     assert after.objects is before.objects
     assembler.set_mesh(MeshConfig())

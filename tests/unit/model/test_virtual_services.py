@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from controlplane.model.assemble import Assembler, make_snapshot
 from controlplane.model.base import FrozenDict
 from controlplane.model.mesh import MeshConfig
-from controlplane.model.meta import ObjectMeta, ObjectRef
+from controlplane.model.meta import ObjectMeta, ObjectRef, Record
 from controlplane.model.names import Host, is_wildcard
 from controlplane.model.virtual_service import (
     Destination,
@@ -112,12 +112,12 @@ def test_a_snapshot_after_changes_is_the_one_of_its_objects(
     steps: list[list[VirtualService]], other_mesh: bool
 ) -> None:
     assembler = Assembler()
-    assembler.apply([(item, None) for item in QUIET])
+    assembler.apply([Record.of(item) for item in QUIET])
     assembler.snapshot()
     held: set[ObjectRef] = set()
     for step in steps:
         refs = {item.ref for item in step}
-        assembler.apply([(item, None) for item in step], held - refs)
+        assembler.apply([Record.of(item) for item in step], held - refs)
         held = refs
         mesh = MESH
         if other_mesh:

@@ -6,7 +6,7 @@ import pytest
 
 from controlplane.model.assemble import Assembler
 from controlplane.model.core import EndpointSlice, SliceEndpoint, TargetRef
-from controlplane.model.meta import Object, Provenance
+from controlplane.model.meta import Object, Provenance, Record
 from controlplane.model.snapshot import Snapshot
 from tests.unit.model.test_assemble import addresses, at, pod, service, slice_of
 
@@ -31,7 +31,7 @@ class Mesh:
 
     def has(self, *objects: Object, origin: Provenance = CLUSTER) -> Snapshot:
         """Objects come or change."""
-        self._assembler.apply([(item, origin) for item in objects])
+        self._assembler.apply([Record.of(item, origin) for item in objects])
         return self._assembler.snapshot()
 
     def loses(self, item: Object) -> Snapshot:

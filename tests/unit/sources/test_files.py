@@ -12,7 +12,7 @@ import pytest
 
 from controlplane.errors import SourceError
 from controlplane.model.core import KubernetesService
-from controlplane.model.meta import ObjectMeta, ObjectRef
+from controlplane.model.meta import ObjectMeta, ObjectRef, objects_of
 from controlplane.sources.base import Delta, Source
 from controlplane.sources.files import FileSource, load_snapshot
 from controlplane.sources.memory import MemorySource
@@ -51,7 +51,7 @@ async def test_a_change_is_delivered_soon(tmp_path: Path) -> None:
         await asyncio.sleep(0.3)  # the watch has begun
         path.write_text(SERVICE.replace("NAME", "two"))
         await until(lambda: len(deltas) > 1, within=0.3)
-        assert [item.metadata.name for item, _ in deltas[1].upserts] == ["two"]
+        assert [item.metadata.name for item in objects_of(deltas[1].upserts)] == ["two"]
         path.unlink()
         await until(lambda: len(deltas) > 2, within=0.5)
         assert [ref.name for ref in deltas[2].removals] == ["two"]
@@ -63,7 +63,7 @@ async def test_without_events_a_change_is_found_by_looking(tmp_path: Path) -> No
         await until(lambda: bool(deltas))
         (tmp_path / "a.yaml").write_text(SERVICE.replace("NAME", "one"))
         await until(lambda: len(deltas) > 1)
-        assert [item.metadata.name for item, _ in deltas[1].upserts] == ["one"]
+        assert [item.metadata.name for item in objects_of(deltas[1].upserts)] == ["one"]
 
 
 async def test_a_directory_that_comes_later_is_read_then(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.model.diagnostics import Level
+from controlplane.model.meta import objects_of
 from controlplane.sources.base import Delta
 from controlplane.sources.filetree import GRACE, FileTree
 
@@ -40,7 +41,7 @@ def service(name: str, port: int = 80) -> str:
 
 
 def names(delta: Delta) -> list[str]:
-    return sorted(item.metadata.name for item, _ in delta.upserts)
+    return sorted(item.metadata.name for item in objects_of(delta.upserts))
 
 
 def gone(delta: Delta) -> list[str]:
@@ -201,7 +202,8 @@ def test_the_last_path_wins_an_object_and_the_other_file_is_told(world: World) -
     world.write("a.yaml").write_text(service("one", 80))
     world.write("b.yaml").write_text(service("one", 81))
     delta = world.scan()
-    ((item, origin),) = delta.upserts
+    (record,) = delta.upserts
+    item, origin = record.item, record.origin
     assert origin.file.endswith("b.yaml")
     assert delta.diagnostics is not None
     (found,) = delta.diagnostics
@@ -210,10 +212,10 @@ def test_the_last_path_wins_an_object_and_the_other_file_is_told(world: World) -
     (world.root / "b.yaml").unlink()
     world.scan()
     delta = world.scan(later=GRACE)
-    assert [origin.file for _, origin in delta.upserts] == [str(world.root / "a.yaml")]
+    assert [record.origin.file for record in delta.upserts] == [str(world.root / "a.yaml")]
     assert delta.diagnostics == ()
     assert not delta.removals
-    assert item.ref == delta.upserts[0][0].ref
+    assert item.ref == delta.upserts[0].ref
 
 
 def test_a_mounted_config_map_is_followed(world: World) -> None:

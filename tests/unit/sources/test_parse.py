@@ -11,7 +11,7 @@ from controlplane.model.base import Duration
 from controlplane.model.core import KubernetesService
 from controlplane.model.diagnostics import Level
 from controlplane.model.kinds import Untranslated
-from controlplane.model.meta import ObjectRef, Provenance
+from controlplane.model.meta import ObjectRef, Provenance, objects_of
 from controlplane.model.packed import PackedSlice
 from controlplane.model.virtual_service import VirtualService
 from controlplane.sources.mesh_config import parse_mesh_config
@@ -44,7 +44,8 @@ def lines(parsed: ParsedFile, least: Level = Level.WARNING) -> list[str]:
 
 def test_an_object_is_read_with_its_origin() -> None:
     parsed = parse(f"# a comment\n---\n{ROUTES}")
-    ((item, origin),) = parsed.objects
+    (record,) = parsed.objects
+    item, origin = record.item, record.origin
     assert isinstance(item, VirtualService)
     assert item.ref == ObjectRef("VirtualService", "default", "reviews")
     assert item.spec.http[0].timeout == Duration.parse("1500ms")
@@ -55,7 +56,7 @@ def test_an_object_is_read_with_its_origin() -> None:
 @pytest.mark.parametrize("version", ["v1", "v1beta1", "v1alpha3"])
 def test_all_versions_of_the_networking_api_are_one(version: str) -> None:
     parsed = parse(ROUTES.replace("istio.io/v1", f"istio.io/{version}"))
-    assert parsed.objects[0][0] == parse(ROUTES).objects[0][0]
+    assert parsed.objects[0].item == parse(ROUTES).objects[0].item
 
 
 def test_every_mistake_is_found_with_line_object_and_path() -> None:
@@ -83,7 +84,7 @@ def test_every_mistake_is_found_with_line_object_and_path() -> None:
 def test_a_bad_object_leaves_the_others_of_its_file_alone() -> None:
     bad = ROUTES.replace("name: reviews", "name: bad").replace("hosts:", "hostz:")
     parsed = parse(f"{bad}---\n{ROUTES}---\n{bad}")
-    assert [item.metadata.name for item, _ in parsed.objects] == ["reviews"]
+    assert [item.metadata.name for item in objects_of(parsed.objects)] == ["reviews"]
     assert not parsed.broken
 
 
@@ -160,14 +161,14 @@ def test_legal_fields_that_are_not_read_are_no_mistakes() -> None:
 def test_null_counts_as_absent() -> None:
     parsed = parse(ROUTES.replace("timeout: 1.5s", "timeout: null\n    retries:"))
     assert not parsed.diagnostics
-    assert isinstance(parsed.objects[0][0], VirtualService)
+    assert isinstance(parsed.objects[0].item, VirtualService)
 
 
 def test_creation_times_are_brought_to_utc() -> None:
     text = ROUTES.replace(
         "name: reviews", "name: reviews\n  creationTimestamp: 2024-05-01T02:00:00+03:00"
     )
-    assert parse(text).objects[0][0].metadata.creation_timestamp == "2024-04-30T23:00:00Z"
+    assert parse(text).objects[0].item.metadata.creation_timestamp == "2024-04-30T23:00:00Z"
 
 
 def test_an_object_that_is_there_twice_counts_once() -> None:
@@ -190,7 +191,7 @@ def test_a_kind_without_translation_is_kept_with_a_warning() -> None:
         "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: a}\n"
         "spec: {egress: [{hosts: ['./*']}]}\n"
     )
-    ((item, _),) = parsed.objects
+    (item,) = objects_of(parsed.objects)
     assert isinstance(item, Untranslated)
     assert item.ref == ObjectRef("Sidecar", "default", "a")
     assert item.body == {"spec": {"egress": ({"hosts": ("./*",)},)}}
@@ -203,14 +204,14 @@ def test_the_gateway_of_the_gateway_api_is_another_kind() -> None:
     parsed = parse(
         "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: a}\nspec: {}\n"
     )
-    assert parsed.objects[0][0].ref.kind == "Gateway.gateway.networking.k8s.io"
+    assert parsed.objects[0].ref.kind == "Gateway.gateway.networking.k8s.io"
 
 
 def test_the_content_of_secrets_is_not_kept() -> None:
     parsed = parse(
         "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: {key: hunter2}\n"
     )
-    ((item, _),) = parsed.objects
+    (item,) = objects_of(parsed.objects)
     assert "hunter2" not in repr(item)
     assert not lines(parsed)
 
@@ -233,8 +234,8 @@ def test_json_and_yaml_of_the_same_objects_are_the_same() -> None:
     items = {"apiVersion": "v1", "kind": "List", "items": slices(3)}
     from_json = parse_file("a.json", json.dumps(items, indent=1).encode())
     from_yaml = parse_file("a.yaml", b"# yaml\n" + json.dumps(items).encode())
-    assert [item for item, _ in from_json.objects] == [item for item, _ in from_yaml.objects]
-    assert all(isinstance(item, PackedSlice) for item, _ in from_json.objects)
+    assert list(objects_of(from_json.objects)) == list(objects_of(from_yaml.objects))
+    assert all(isinstance(item, PackedSlice) for item in objects_of(from_json.objects))
     assert not from_json.diagnostics
 
 
@@ -243,7 +244,7 @@ def test_objects_of_a_json_list_have_their_own_lines() -> None:
     rows = text.splitlines()
     starts = [number for number, row in enumerate(rows, 1) if row == "  {"]
     parsed = parse_file("a.json", text.encode())
-    assert [origin.line for _, origin in parsed.objects] == starts
+    assert [record.origin.line for record in parsed.objects] == starts
 
 
 def test_mistakes_in_json_have_lines() -> None:
@@ -256,7 +257,7 @@ def test_mistakes_in_json_have_lines() -> None:
         f"a.json:{expected} EndpointSlice default/s2 endpoints[0].adresses:"
         " unknown field 'adresses'; did you mean 'addresses'?"
     ]
-    assert [item.metadata.name for item, _ in parsed.objects] == ["s1"]
+    assert [item.metadata.name for item in objects_of(parsed.objects)] == ["s1"]
 
 
 def test_a_json_file_that_is_cut_off_is_broken() -> None:
@@ -267,7 +268,8 @@ def test_a_json_file_that_is_cut_off_is_broken() -> None:
 def test_lists_of_one_kind_are_opened() -> None:
     service = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 80}]}}"
     parsed = parse(f"apiVersion: v1\nkind: ServiceList\nitems:\n- {service}\n")
-    ((item, origin),) = parsed.objects
+    (record,) = parsed.objects
+    item, origin = record.item, record.origin
     assert isinstance(item, KubernetesService)
     assert origin.line == 4
 

@@ -16,6 +16,7 @@ from controlplane.kubernetes.errors import (
 )
 from controlplane.kubernetes.paths import Call
 from controlplane.model.kinds import KINDS
+from controlplane.model.meta import objects_of
 from controlplane.sources.kubernetes.decode import ObjectDecoder
 from controlplane.sources.kubernetes.reflector import (
     FIRST_PAUSE,
@@ -57,7 +58,7 @@ class World:
 
 
 def names(changes: Changes) -> list[str]:
-    return sorted(item.metadata.name for item, _ in changes.upserts)
+    return sorted(item.metadata.name for item in objects_of(changes.upserts))
 
 
 def test_a_list_counts_when_its_last_page_is_there() -> None:
@@ -126,7 +127,8 @@ def test_a_new_generation_is_passed_on_because_a_status_names_it() -> None:
     before = world.server.version
     world.server.put("a", spec={"ports": [{"port": 80}]}, metadata={"generation": 2})
     world.reflector.on_lines(world.server.since(before))
-    ((_, origin),) = world.store.take().upserts
+    (record,) = world.store.take().upserts
+    origin = record.origin
     assert origin.generation == 2
 
 

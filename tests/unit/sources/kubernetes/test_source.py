@@ -17,7 +17,7 @@ from controlplane.kubernetes.paths import Resource
 from controlplane.model.diagnostics import Diagnostic
 from controlplane.model.kinds import Kind
 from controlplane.model.mesh import MeshConfig
-from controlplane.model.meta import Object, ObjectRef
+from controlplane.model.meta import Object, ObjectRef, objects_of
 from controlplane.sources.base import Delta
 from controlplane.sources.kubernetes import contact, reflector
 from controlplane.sources.kubernetes.reflector import Reflector
@@ -90,7 +90,7 @@ class World:
         """Fold a step, which must say something."""
         assert delta
         self.deltas.append(delta)
-        for item, origin in delta.upserts:
+        for item, origin in ((record.item, record.origin) for record in delta.upserts):
             assert origin.source == "kubernetes"
             self.objects[item.ref] = item
         for ref in delta.removals:
@@ -206,7 +206,11 @@ async def test_a_closed_watch_and_a_gap_deliver_only_differences() -> None:
         api.close_watches()
         api.put("services", "d", **SERVICE)
         await world.until(lambda: "d" in world.names)
-        assert [item.metadata.name for delta in world.deltas[count:] for item, _ in delta.upserts]
+        assert [
+            item.metadata.name
+            for delta in world.deltas[count:]
+            for item in objects_of(delta.upserts)
+        ]
         assert len(world.deltas) == count + 1
         api.close_watches()
         api["services"].delete("a")
@@ -214,7 +218,7 @@ async def test_a_closed_watch_and_a_gap_deliver_only_differences() -> None:
         api["services"].compact()
         await world.until(lambda: "a" not in world.names)
         (last,) = world.deltas[count + 1 :]
-        assert [item.metadata.name for item, _ in last.upserts] == ["b"]
+        assert [item.metadata.name for item in objects_of(last.upserts)] == ["b"]
         assert [ref.name for ref in last.removals] == ["a"]
         assert "relisted Service" in world.listener.said
 
