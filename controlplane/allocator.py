@@ -1,13 +1,30 @@
 """What the process gives back to the system.
 
 Reading a large mesh takes and frees buffers of megabytes, and glibc keeps most of what was freed.
-Must not know what is freed. The rule that is easy to break: it walks the whole heap, so it is
-called once after the start and not again.
+Must not know what is freed. The rule that is easy to break: `give_back_freed` walks the whole
+heap, so it is called once after the start and not again.
 """
 
 from __future__ import annotations
 
 import ctypes
+from typing import Final
+
+_MMAP_THRESHOLD: Final = -3  # M_MMAP_THRESHOLD of malloc.h
+_LARGE: Final = 256 * 1024  # bytes
+
+
+def keep_large_apart() -> bool:
+    """Let every large block be a mapping of its own, gone when it is freed; False if unknown.
+
+    Else glibc takes each freed mapping for a reason to put larger blocks into the heap, where
+    what was a response or a file leaves a hole. Source: mallopt(3), M_MMAP_THRESHOLD.
+    """
+    try:
+        option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(option(_MMAP_THRESHOLD, _LARGE))
 
 
 def give_back_freed() -> bool:

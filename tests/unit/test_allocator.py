@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from controlplane.allocator import give_back_freed
+from controlplane.allocator import give_back_freed, keep_large_apart
 
 BLOCK = 100_000  # bytes: less than what glibc asks the system for apart
 
@@ -32,6 +34,37 @@ def test_freed_buffers_go_back_to_the_system() -> None:
     assert all(len(block) == BLOCK for block in kept)
 
 
+def test_a_large_block_is_gone_when_it_is_freed() -> None:
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("the C library is not glibc")
+    # In a process of its own: the setting stays. The first block makes others seem small.
+    program = """
+from controlplane.allocator import keep_large_apart
+from tests.unit.test_allocator import anonymous
+assert keep_large_apart()
+del (first := [bytearray(8_000_000)])[0]
+blocks = [bytearray(400_000) for _ in range(50)]
+kept = blocks[::10]
+del blocks[:]
+before = anonymous()
+assert len(kept) == 5
+print(before)
+more = [bytearray(400_000) for _ in range(45)]
+print(anonymous())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    freed, filled = map(int, done.stdout.split())
+    assert filled - freed > 40 * 400_000, "what was freed had stayed with the process"
+
+
 def test_another_c_library_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     assert not give_back_freed()
+    assert not keep_large_apart()
