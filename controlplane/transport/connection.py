@@ -12,7 +12,8 @@ windows, and so does a byte for a stream that is gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import hpack
@@ -77,6 +78,7 @@ class ServerConnection:
         "_held",
         "_initial_window",
         "_last",
+        "_needed",
         "_opened_at",
         "_partial",
         "_pinged_at",
@@ -114,7 +116,8 @@ class ServerConnection:
         self._ready: Final[dict[Stream, None]] = {}  # with something to send and a window for it
         self._waiting: Final[dict[Stream, None]] = {}  # to be told when they can send again
         self._control = bytearray()
-        self._partial = b""
+        self._partial = bytearray()  # of a frame that is not complete
+        self._needed = 0  # bytes of it before it is worth to be looked at
         self._started = self._settled = False  # whether the preface, the first settings came
         self._block: bytearray | None = None  # a header block that is not complete
         self._block_stream = self._block_flags = self._block_frames = 0
@@ -199,6 +202,8 @@ class ServerConnection:
     def outgoing(self) -> list[Buffer]:
         """Return what to write next, all of which has to be written in this order."""
         buffers: list[Buffer] = []
+        if not self._control and not self._ready:
+            return buffers
         if self._control:
             buffers.append(bytes(self._control))
             self._control.clear()
@@ -286,13 +291,16 @@ class ServerConnection:
             return
         self._heard = True
         if self._partial:
-            data = memoryview(self._partial + data)
-            self._partial = b""
+            self._partial += data
+            if len(self._partial) < self._needed:
+                return
+            data, self._partial = memoryview(self._partial), bytearray()
         try:
             self._receive(data)
         except ProtocolError as error:
             self._fail(error.code, error.message)
-        self._flush()
+        if self._control or self._ready or self._waiting or self._draining:
+            self._flush()
 
     # --- frames ---------------------------------------------------------------------------
 
@@ -303,7 +311,8 @@ class ServerConnection:
             if bytes(data[:size]) != frames.PREFACE[:end]:
                 raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "this is no HTTP/2 client")
             if end < size:
-                self._partial = bytes(data)
+                self._partial += data
+                self._needed = 0  # what is wrong is to be seen at once
                 return
             self._started = True
             position = size
@@ -316,20 +325,37 @@ class ServerConnection:
             if start + size > end:
                 break
             position = start + size
-            self._frame(kind, flags, number & frames.MASK, data[start:position])
+            number &= frames.MASK
+            if self._block is not None or not self._settled:
+                self._must_be_due(kind, flags)
+            if kind != frames.DATA:
+                self._frame(kind, flags, number, data[start:position])
+            elif flags:
+                data_of = frames.without_padding(flags, data[start:position])
+                self._on_data(number, (data_of,), size, last=bool(flags & frames.END_STREAM))
+            else:
+                pieces = [data[start:position]]
+                if position < end and size:
+                    position = frames.following_data(pieces, data, position, number)
+                    size = sum(map(len, pieces))
+                self._on_data(number, pieces, size, last=False)
             if self.failed is not None:
                 return
         if position < end:
-            self._partial = bytes(data[position:])
+            self._partial += data[position:]
+            self._needed = frames.HEADER_SIZE
+            if end - position >= frames.HEADER_SIZE:
+                self._needed += frames.size_of(data, position)
 
-    def _frame(self, kind: int, flags: int, number: int, payload: memoryview) -> None:
+    def _must_be_due(self, kind: int, flags: int) -> None:
+        """Whether a frame may come now."""
         if not self._settled and (kind != frames.SETTINGS or flags & frames.ACK):
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         if self._block is not None and kind != frames.CONTINUATION:
             raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
+
+    def _frame(self, kind: int, flags: int, number: int, payload: memoryview) -> None:
         match kind:
-            case frames.DATA:
-                self._on_data(flags, number, payload)
             case frames.WINDOW_UPDATE:
                 self._on_window_update(number, payload)
             case frames.HEADERS:
@@ -355,40 +381,45 @@ class ServerConnection:
             case _:
                 self._spend()  # extensions are to be ignored
 
-    def _on_data(self, flags: int, number: int, payload: memoryview) -> None:
-        size = len(payload)
-        self._must_exist(number)
+    def _on_data(self, number: int, pieces: Sequence[memoryview], size: int, *, last: bool) -> None:
+        """Take the payloads of frames; their `size` counts for the windows, with any padding."""
+        stream = self._streams.get(number)
+        if stream is None:
+            self._must_exist(number)
         self._allowance -= size
-        if self._allowance < 0:
-            raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, "more than the connection's window")
-        if CONNECTION_WINDOW - self._allowance >= CONNECTION_WINDOW // 2:
+        if self._allowance <= CONNECTION_WINDOW // 2:
+            if self._allowance < 0:
+                text = "more than the connection's window"
+                raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, text)
             room = CONNECTION_WINDOW - self._allowance
             self._allowance += room
             self._control += frames.window_update(0, room)
-        data = frames.without_padding(flags, payload)
-        stream = self._streams.get(number)
         if stream is None:
-            self._spend()  # it was ended when this was under way
+            for _ in pieces:
+                self._spend()  # it was ended when this was under way
             return
         stream.allowance -= size
         if stream.allowance < 0:
             self._reset(stream, ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")
             return
-        last = bool(flags & frames.END_STREAM)
-        if data:
-            self._feed(stream, data)
+        message = stream.assembler.whole(pieces)
+        if message is not None:
+            if stream.handler is not None:
+                stream.handler.on_message(message)
+        elif len(pieces[0]):
+            self._feed(stream, pieces)
         elif not last:
             self._spend()
         if last:
             self._half_closed(stream)
-        elif not stream.ended:
+        elif stream.allowance <= STREAM_WINDOW // 2:
             self._replenish(stream)
 
-    def _feed(self, stream: Stream, data: memoryview) -> None:
+    def _feed(self, stream: Stream, pieces: Sequence[memoryview]) -> None:
         assembler = stream.assembler
         before = assembler.held
         try:
-            for message in assembler.feed(data):
+            for message in itertools.chain.from_iterable(map(assembler.feed, pieces)):
                 if stream.handler is not None:
                     stream.handler.on_message(message)
                 if stream.ended:

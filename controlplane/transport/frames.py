@@ -102,6 +102,30 @@ def goaway(last: int, code: ErrorCode, message: str = "") -> bytes:
     return frame(GOAWAY, 0, 0, _GOAWAY.pack(last, code) + message.encode())
 
 
+def size_of(data: memoryview, position: int) -> int:
+    """Return the size of the payload of the frame that begins there."""
+    return int.from_bytes(data[position : position + 3], "big")
+
+
+def following_data(pieces: list[memoryview], data: memoryview, position: int, stream: int) -> int:
+    """Append the payloads of the DATA frames of one stream from `position` on; return their end.
+
+    A frame that is not complete, not allowed, empty, or has flags is not among them.
+    """
+    end = len(data)
+    while end - position >= HEADER_SIZE:
+        high, low, kind, flags, number = HEADER.unpack_from(data, position)
+        start = position + HEADER_SIZE
+        stop = start + (high << 8 | low)
+        if kind != DATA or flags or number & MASK != stream:
+            break
+        if stop > end or not start < stop <= start + FRAME_SIZE:
+            break
+        pieces.append(data[start:stop])
+        position = stop
+    return position
+
+
 def without_padding(flags: int, payload: memoryview) -> memoryview:
     """Return the content of a DATA or HEADERS frame. Raises ProtocolError."""
     if not flags & PADDED:

@@ -7,7 +7,7 @@ break: the body of a response is shared by many streams, so it is cut into views
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from controlplane.transport.frames import data_header
@@ -43,6 +43,22 @@ class Assembler:
     def held(self) -> int:
         """How many bytes of an unfinished message are held."""
         return 0 if self._partial is None else len(self._partial)
+
+    def whole(self, pieces: Sequence[memoryview]) -> bytes | None:
+        """Return the message that these pieces are, no more and no less; None if they are not.
+
+        It is copied once. Anything else has to be fed.
+        """
+        first = pieces[0]
+        if self._partial is not None or len(first) < PREFIX_SIZE:
+            return None
+        compressed, length = PREFIX.unpack_from(first)
+        size = len(first) if len(pieces) == 1 else sum(map(len, pieces))
+        if compressed or length > self._limit or PREFIX_SIZE + length != size:
+            return None
+        if len(pieces) == 1:
+            return bytes(first[PREFIX_SIZE:])
+        return b"".join((first[PREFIX_SIZE:], *pieces[1:]))
 
     def feed(self, data: memoryview) -> Iterator[bytes]:
         """Yield the messages that are complete now. Raises MessageError."""

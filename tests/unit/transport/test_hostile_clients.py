@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable
 
@@ -191,6 +192,17 @@ def test_a_flood_ends_the_connection_and_a_burst_does_not(kind: str) -> None:
     assert talk.calls[0].ends == ["too many frames that bring nothing"]
 
 
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_flood_in_one_piece_ends_the_connection(kind: str) -> None:
+    talk = Talk()
+    talk.opens(call(1), call(3), frame(RST_STREAM, 0, 3, bytes(4)))
+    make = FLOODS[kind]
+    talk.hears(*(make(number) for number in range(1000)))
+    assert talk.connection.failed is None
+    talk.hears(*(make(number) for number in range(1000, 3000)))
+    assert talk.goaway == CALM
+
+
 def test_what_comes_slowly_is_no_flood() -> None:
     talk = Talk()
     talk.opens(call(1))
@@ -296,6 +308,32 @@ def test_it_does_not_matter_how_the_bytes_are_cut(sizes: list[int]) -> None:
     talk.hears(whole[position:])
     assert events_of(talk) == events_of(expected)
     assert talk.output == expected.output
+
+
+@FEW
+@given(
+    messages=st.lists(st.integers(0, 50_000), max_size=6),
+    frames=st.lists(st.integers(1, 16_384), min_size=1, max_size=8),
+    pieces=st.lists(st.integers(1, 40_000), min_size=1, max_size=8),
+)
+def test_it_does_not_matter_how_messages_are_framed(
+    messages: list[int], frames: list[int], pieces: list[int]
+) -> None:
+    sent = [bytes((number,)) * size for number, size in enumerate(messages)]
+    whole = b"".join(map(message, sent))
+    said, position, sizes = b"", 0, itertools.cycle(frames)
+    while position < len(whole):
+        size = max(next(sizes), len(whole) // 100)
+        said += data(1, whole[position : position + size], size=16_384)
+        position += size
+    talk, position, sizes = Talk(), 0, itertools.cycle(pieces)
+    talk.opens(call(1))
+    while position < len(said):
+        size = max(next(sizes), len(said) // 100)
+        talk.hears(said[position : position + size])
+        position += size
+    assert talk.connection.failed is None
+    assert talk.calls[0].messages == sent
 
 
 def test_it_does_not_matter_when_bytes_come_one_by_one() -> None:
