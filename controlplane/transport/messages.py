@@ -110,7 +110,7 @@ class Outgoing:
         self, buffers: list[Buffer], *, stream: int, limit: int, frame_size: int, plans: Plans
     ) -> int:
         """Append DATA frames with up to `limit` bytes; return how many of the message's."""
-        if self._sent == 0 and frame_size < self.size <= limit:
+        if self._sent == 0 and self.size <= limit:
             buffers += plans.whole(self._payload, stream, frame_size)
             self._sent = self.size
             return self.size
@@ -138,7 +138,8 @@ class Plans:
         if payload is not self._payload or stream != self._stream or frame_size != self._frame_size:
             self._payload, self._stream, self._frame_size = payload, stream, frame_size
             size = PREFIX_SIZE + len(payload)
-            self._frames = tuple(_frames(payload, stream, frame_size, 0, size))
+            frames = tuple(_frames(payload, stream, frame_size, 0, size))
+            self._frames = (b"".join(frames),) if size <= frame_size else frames
         return self._frames
 
     def forget(self) -> None:

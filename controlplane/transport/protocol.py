@@ -172,7 +172,7 @@ class ServerProtocol(asyncio.BufferedProtocol):
             if connection.blocked:
                 self._blocked_since = self._shared.clock()
             return
-        batch = buffers[:_BUFFERS]
+        batch = buffers if len(buffers) <= _BUFFERS else buffers[:_BUFFERS]
         try:
             written = os.writev(self._socket, batch)
         except BlockingIOError:
@@ -181,8 +181,9 @@ class ServerProtocol(asyncio.BufferedProtocol):
             connection.lost(error.strerror or str(error))
             self.abort()
             return
-        rest = _after(batch, written)
-        if rest:
+        rest: list[Buffer] = []
+        if written < sum(map(len, batch)):
+            rest = _after(batch, written)
             if not self._unwritten:
                 self._blocked_since = self._shared.clock()
             piece = rest[0]
