@@ -13,14 +13,8 @@ from collections.abc import Hashable, Mapping
 from typing import Any, Final, NamedTuple
 
 from controlplane.ads.types import Names
-from controlplane.translate.resources import (
-    Joined,
-    Origin,
-    Part,
-    Resource,
-    length_delimited,
-    serialise,
-)
+from controlplane.ads.virtual_hosts import joined, read
+from controlplane.translate.resources import Joined, Part, Resource
 
 _REMEMBERED: Final = 512  # comparisons, and as many mixtures
 
@@ -77,7 +71,7 @@ class Mixtures:
         if found is None:
             compared = self.compare(old, new)
             hosts = {change.new.framed: change.host for change in compared.changes}
-            parts = [instead.get(hosts.get(part.framed, ""), part) for part in _joined(new).parts]
+            parts = [instead.get(hosts.get(part.framed, ""), part) for part in joined(new).parts]
             parts += compared.removed if keep else ()
             made = _mix(old, new, [part for part in parts if part is not None])
             found = _remember(self._mixed, key, made)
@@ -92,7 +86,7 @@ def _remember(known: OrderedDict[Hashable, Any], key: Hashable, made: Any) -> An
 
 
 def _compare(old: Resource, new: Resource) -> Comparison:
-    before, after = _joined(old).parts, _joined(new).parts
+    before, after = joined(old).parts, joined(new).parts
     known, wanted = {part.framed for part in before}, {part.framed for part in after}
     earlier = dict(_read(part) for part in before if part.framed not in wanted)
     changes: list[Change] = []
@@ -110,7 +104,7 @@ def _compare(old: Resource, new: Resource) -> Comparison:
 
 
 def _mix(old: Resource, new: Resource, parts: list[Part]) -> Resource:
-    before, after = _joined(old), _joined(new)
+    before, after = joined(old), joined(new)
     framed = [part.framed for part in parts]
     if (
         before.head == after.head
@@ -122,39 +116,7 @@ def _mix(old: Resource, new: Resource, parts: list[Part]) -> Resource:
     return Resource.of(new.type, new.name, Joined(after.head, parts, after.tail), hashed=hashed)
 
 
-def _joined(resource: Resource) -> Joined:
-    """Return a route configuration as it is joined from virtual hosts."""
-    from controlplane.translate.envoy import RouteConfiguration
-
-    if isinstance(resource.message, Joined):
-        return resource.message
-    message: Any = RouteConfiguration.FromString(resource.body)
-    parts = [_Piece(resource, host) for host in message.virtual_hosts]
-    del message.virtual_hosts[:]
-    return Joined(serialise(message), parts, b"")
-
-
-class _Piece:
-    """A virtual host that was cut out of a route configuration."""
-
-    __slots__ = ("clusters", "framed", "origins")
-
-    def __init__(self, resource: Resource, host: Any) -> None:
-        from controlplane.translate.envoy import RouteConfiguration
-
-        body, part = serialise(host), f"virtual_hosts[{host.name}]"
-        field: int = RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
-        self.framed: Final = length_delimited(field, body)
-        self.clusters: Final = tuple(name for name in resource.clusters if name.encode() in body)
-        self.origins: Final[tuple[Origin, ...]] = tuple(
-            origin for origin in resource.origins if origin.part.startswith(part)
-        )
-
-
 def _read(part: Part) -> tuple[str, tuple[Names, Part]]:
     """Return the name of a virtual host, its domains and itself."""
-    from controlplane.translate.envoy import RouteConfiguration
-
-    message: Any = RouteConfiguration.FromString(part.framed)
-    (host,) = message.virtual_hosts
+    host = read(part)
     return host.name, (frozenset(host.domains), part)

@@ -44,7 +44,11 @@ def withheld(
     watch: Watch, base: Collection, rejections: Rejections, *, node: str, build: str
 ) -> Collection:
     """Return `base` as it is shown to that node."""
-    refused = rejections.concerning(watch.info.kind, node, build)
+    kind = watch.info.kind
+    refused: list[Rejection] = []
+    if rejections.may_concern(kind, node):
+        shown = rejections.virtual_hosts.versions(base)
+        refused = rejections.concerning(kind, node, build, shown=shown)
     if not refused and watch.bisection is None:
         return base
     instead: dict[Item, Item | None] = {

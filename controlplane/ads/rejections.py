@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from controlplane.ads.types import Names
 from controlplane.ads.virtual_hosts import Item, VirtualHost, VirtualHosts
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.translate.resources import Resource, ResourceType
@@ -23,6 +24,7 @@ SPARE_AFTER: Final = 2  # distinct nodes
 _MAX_HASHES: Final = 4_096
 _MAX_NODES: Final = 1_024
 _MAX_MESSAGE: Final = 2_000  # characters
+_LOOKED_AT: Final = 10_000  # accepted resources
 
 
 class Rejection:
@@ -89,23 +91,32 @@ class Rejections:
         }
         # Of virtual hosts, by their route configuration.
         self._by_route: dict[str, dict[tuple[str, str], Rejection]] = {}
+        # What healthy streams acknowledge is looked at once, until something is rejected again.
+        self._looked_at: set[tuple[bytes, str]] = set()
 
     def of(self, kind: ResourceType) -> Iterable[Rejection]:
         """Return the rejections of a type."""
         return self._by_type[kind].values()
 
-    def concerning(self, kind: ResourceType, node: str, build: str) -> list[Rejection]:
-        """Return the rejections of a type whose resources that node is not to get."""
-        own = self._by_node.get((kind, node))
+    def concerning(
+        self, kind: ResourceType, node: str, build: str, *, shown: Names | None = None
+    ) -> list[Rejection]:
+        """Return the rejections of a type whose resources that node is not to get.
+
+        With `shown` only those of these hashes: what a node ever rejected may be much more.
+        """
+        own = self._by_node.get((kind, node), {})
         spared = self._spared[kind]
-        if own is None and not spared:
-            return []
-        found = dict(own) if own is not None else {}
         for key, rejection in tuple(spared.items()):
-            if rejection.spared:
-                found[key] = rejection
-            else:
+            if not rejection.spared:
                 del spared[key]
+        found: dict[tuple[str, str], Rejection] = {}
+        for known in (own, spared):
+            if shown is None or len(known) < len(shown):
+                found.update(item for item in known.items() if shown is None or item[0][0] in shown)
+            else:
+                keys = ((version, build) for version in shown)
+                found.update((key, known[key]) for key in keys if key in known)
         return [rejection for rejection in found.values() if rejection.concerns(node, build)]
 
     def may_concern(self, kind: ResourceType, node: str) -> bool:
@@ -161,6 +172,7 @@ class Rejections:
             while len(known) > _MAX_HASHES:
                 self._forget(*known.popitem(last=False))
         known.move_to_end(key)
+        self._looked_at.clear()
         if len(found.nodes) >= _MAX_NODES:
             self._forget_node(key, found, next(iter(found.nodes)))
         found.nodes[node] = None
@@ -194,18 +206,18 @@ class Rejections:
             known = self._by_type[resource.type]
             if not known:
                 return freed
-            whole = known.get((resource.version, build))
-            found = [] if whole is None else [whole]
-            for rejection in self._by_route.get(resource.name, {}).values():
-                item = rejection.item
-                if rejection.accepted or rejection.build != build or item.type is not resource.type:
-                    continue
-                if isinstance(item, VirtualHost):
-                    part = self.virtual_hosts.of(resource).get(item.host)
-                    if part is not None and part.version == item.version:
-                        found.append(rejection)
-            for rejection in found:
-                if not rejection.accepted:
+            looked_at = (resource.digest, build)
+            if looked_at in self._looked_at:
+                continue
+            if len(self._looked_at) >= _LOOKED_AT:
+                self._looked_at.clear()
+            self._looked_at.add(looked_at)
+            versions = [resource.version]
+            if resource.name in self._by_route:
+                versions += [item.version for item in self.virtual_hosts.of(resource).values()]
+            for version in versions:
+                rejection = known.get((version, build))
+                if rejection is not None and not rejection.accepted:
                     freed = freed or rejection.spared
                     rejection.accepted = True
         return freed

@@ -11,14 +11,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from controlplane.ads.cache import Collection
+from controlplane.ads.types import Names
 from controlplane.translate.resources import (
-    Common,
+    Joined,
     Origin,
+    Part,
     Resource,
     ResourceType,
     content_hash,
+    length_delimited,
     serialise,
 )
 
@@ -28,32 +32,26 @@ _REMEMBERED: Final = 64  # route configurations, cut or exchanged
 class VirtualHost:
     """One virtual host of a route configuration; `name` is a path that says both."""
 
-    __slots__ = ("_named", "body", "host", "name", "origins", "route", "version")
+    __slots__ = ("__weakref__", "host", "name", "part", "route", "version")
 
     type: Final = ResourceType.ROUTE
 
-    def __init__(
-        self,
-        route: str,
-        host: str,
-        body: bytes,
-        *,
-        origins: tuple[Origin, ...],
-        named: frozenset[str],
-    ) -> None:
-        """`named` are the clusters of the whole route configuration."""
+    def __init__(self, route: str, host: str, part: Part) -> None:
         self.route: Final = route
-        self._named: Final = named
         self.host: Final = host
-        self.body: Final = body
-        self.origins: Final = origins
+        self.part: Final = part
         self.name: Final = f"{route} virtual_hosts[{host}]"
-        self.version: Final = content_hash(route.encode() + b"\0" + body)
+        self.version: Final = content_hash(route.encode() + b"\0" + part.framed)
 
     @property
-    def clusters(self) -> frozenset[str]:
-        """The clusters that it names, perhaps some more."""
-        return frozenset(name for name in self._named if name.encode() in self.body)
+    def origins(self) -> tuple[Origin, ...]:
+        """Where it comes from."""
+        return self.part.origins
+
+    @property
+    def clusters(self) -> Names:
+        """The clusters that it names."""
+        return frozenset(self.part.clusters)
 
 
 Item = Resource | VirtualHost
@@ -64,28 +62,39 @@ class VirtualHosts:
     """Cuts route configurations, and remembers the last ones."""
 
     def __init__(self) -> None:
-        self._cut: OrderedDict[str, Mapping[str, VirtualHost]] = OrderedDict()
+        self._cut: OrderedDict[bytes, Mapping[str, VirtualHost]] = OrderedDict()
+        # One object for what many versions of a route configuration have alike.
+        self._known: WeakValueDictionary[tuple[str, bytes], VirtualHost] = WeakValueDictionary()
+        self._versions: WeakKeyDictionary[Collection, Names] = WeakKeyDictionary()
         self._exchanged: OrderedDict[tuple[str, ...], Resource] = OrderedDict()
 
     def of(self, resource: Resource | None) -> Mapping[str, VirtualHost]:
         """Return the virtual hosts of a route configuration by name; none of anything else."""
         if resource is None or resource.type is not ResourceType.ROUTE:
             return {}
-        found = self._cut.get(resource.version)
+        found = self._cut.get(resource.digest)
         if found is None:
-            found = {
-                host.name: VirtualHost(
-                    resource.name,
-                    host.name,
-                    serialise(host),
-                    origins=_origins(resource, host.name),
-                    named=resource.clusters,
-                )
-                for host in _message(resource).virtual_hosts
-            }
-            self._cut[resource.version] = found
+            cut = [self._of_part(resource.name, part) for part in joined(resource).parts]
+            found = self._cut[resource.digest] = {item.host: item for item in cut}
             if len(self._cut) > _REMEMBERED:
                 self._cut.popitem(last=False)
+        return found
+
+    def _of_part(self, route: str, part: Part) -> VirtualHost:
+        key = (route, part.framed)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = VirtualHost(route, read(part).name, part)
+        return found
+
+    def versions(self, collection: Collection) -> Names:
+        """Return the hashes of all resources and virtual hosts that a collection shows."""
+        found = self._versions.get(collection)
+        if found is None:
+            hosts = [self.of(resource) for resource in collection.by_name.values()]
+            found = self._versions[collection] = frozenset(collection.by_version).union(
+                *([item.version for item in cut.values()] for cut in hosts)
+            )
         return found
 
     def holds(self, collection: Collection | None, item: Item) -> bool:
@@ -96,7 +105,7 @@ class VirtualHosts:
             held = self.of(collection.get(item.route)).get(item.host)
             return held is not None and held.version == item.version
         resource = collection.get(item.name)
-        return resource is not None and resource.version == item.version
+        return resource is not None and resource.digest == item.digest
 
     def exchange(self, resource: Resource, instead: Mapping[str, VirtualHost | None]) -> Resource:
         """Return a route configuration with some virtual hosts replaced, or left out."""
@@ -106,35 +115,49 @@ class VirtualHosts:
         )
         found = self._exchanged.get(key)
         if found is None:
-            found = self._exchanged[key] = self._exchange(resource, instead)
+            whole = joined(resource)
+            items = [instead.get(host, item) for host, item in self.of(resource).items()]
+            parts = [item.part for item in items if item is not None]
+            made = Joined(whole.head, parts, whole.tail)
+            found = self._exchanged[key] = Resource.of(resource.type, resource.name, made)
             if len(self._exchanged) > _REMEMBERED:
                 self._exchanged.popitem(last=False)
         return found
 
-    def _exchange(self, resource: Resource, instead: Mapping[str, VirtualHost | None]) -> Resource:
-        from controlplane.translate.envoy import VirtualHost as Message
 
-        parts = [instead.get(host, part) for host, part in self.of(resource).items()]
-        shown = [part for part in parts if part is not None]
-        message = _message(resource)
-        del message.virtual_hosts[:]
-        message.virtual_hosts.extend(Message.FromString(part.body) for part in shown)
-        return Resource.of(
-            ResourceType.ROUTE,
-            resource.name,
-            serialise(message),
-            # Those of what was left out are among them: waiting for one more does no harm.
-            common=Common(
-                clusters=resource.clusters.union(*(new.clusters for new in instead.values() if new))
-            ),
-            made_of=tuple(origin for part in shown for origin in part.origins),
-        )
-
-
-def _message(resource: Resource) -> Any:
+def joined(resource: Resource) -> Joined:
+    """Return a route configuration as it is joined from virtual hosts."""
     from controlplane.translate.envoy import RouteConfiguration
 
-    return RouteConfiguration.FromString(resource.body)
+    if isinstance(resource.message, Joined):
+        return resource.message
+    message: Any = RouteConfiguration.FromString(resource.body)
+    parts = [_Piece(resource, host) for host in message.virtual_hosts]
+    del message.virtual_hosts[:]
+    return Joined(serialise(message), parts, b"")
+
+
+def read(part: Part) -> Any:
+    """Return the message of a virtual host."""
+    from controlplane.translate.envoy import RouteConfiguration
+
+    (host,) = RouteConfiguration.FromString(part.framed).virtual_hosts
+    return host
+
+
+class _Piece:
+    """A virtual host that was cut out of a route configuration."""
+
+    __slots__ = ("clusters", "framed", "origins")
+
+    def __init__(self, resource: Resource, host: Any) -> None:
+        from controlplane.translate.envoy import RouteConfiguration
+
+        body = serialise(host)
+        field: int = RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
+        self.framed: Final = length_delimited(field, body)
+        self.clusters: Final = tuple(name for name in resource.clusters if name.encode() in body)
+        self.origins: Final = _origins(resource, host.name)
 
 
 def _origins(resource: Resource, host: str) -> tuple[Origin, ...]:
