@@ -35,7 +35,7 @@ from controlplane.model.service_entry import ServiceEntry
 from controlplane.model.services import NO_ENDPOINTS, Service, ServiceEndpoints
 from controlplane.model.snapshot import EMPTY, Snapshot
 from controlplane.model.table import Table
-from controlplane.model.targets import TargetIndex, moved_addresses, networks
+from controlplane.model.targets import TargetIndex, moved_addresses, moved_networks
 from controlplane.model.virtual_service import VirtualService
 from controlplane.model.virtual_services import VirtualServices
 
@@ -421,20 +421,21 @@ class Assembler:
             self._endpoints.put(host, endpoints)
         else:
             self._endpoints.drop(host)
-        if moved_addresses(before, endpoints):
+        moved = moved_addresses(before, endpoints)
+        if moved:
             changed.add("targets")
-            self._move(host, networks(before), networks(endpoints))
+            self._move(host, *moved_networks(moved, before, endpoints))
 
-    def _move(self, host: Host, before: set[str], after: set[str]) -> None:
+    def _move(self, host: Host, left: set[str], entered: set[str]) -> None:
         """Note that something of a service is in other networks now."""
         index = self._networks
-        for network in before - after:
+        for network in left:
             rest = tuple([other for other in index.get(network) if other != host])
             if rest:
                 index.put(network, rest)
             else:
                 index.drop(network)
-        for network in after - before:
+        for network in entered:
             index.put(network, tuple(sorted((*index.get(network, ()), host))))
 
 

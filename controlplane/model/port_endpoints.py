@@ -82,6 +82,12 @@ class PortEndpoints(Sequence[Endpoint]):
         """Whether others have the same addresses and ports, in a way that costs nothing to see."""
         return self.text == other.text and self._kinds is other._kinds
 
+    def moved(self, other: PortEndpoints) -> set[str] | None:
+        """Return the addresses that only one of both has; None when ports may differ as well."""
+        if len(self._kinds) == 1 and self._kinds is other._kinds:
+            return {*split(self.text)} ^ {*split(other.text)}
+        return None
+
     def with_text(self, text: str) -> PortEndpoints:
         """Return the same endpoints with an equal text of their addresses."""
         return PortEndpoints(text, self._kinds, self.workloads, self._sources)

@@ -6,7 +6,7 @@ break: a workload that shuts down is no endpoint any more and still has its list
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
 from controlplane.model.names import Host
@@ -70,6 +70,33 @@ def networks(endpoints: ServiceEndpoints) -> set[str]:
     return set(map(network_of, addresses))
 
 
+def moved_networks(
+    moved: Iterable[str], old: ServiceEndpoints, new: ServiceEndpoints
+) -> tuple[set[str], set[str]]:
+    """Return the networks that a service leaves, and those that it enters, when these addresses
+    moved."""
+    touched = set(map(network_of, moved))
+    return (
+        {network for network in touched if not _is_in(new, network)},
+        {network for network in touched if not _is_in(old, network)},
+    )
+
+
+def _is_in(endpoints: ServiceEndpoints, network: str) -> bool:
+    return any(network_of(entry.address) == network for entry in endpoints.leaving) or any(
+        _has(group, network) for group in endpoints.groups
+    )
+
+
+def _has(group: Sequence[Endpoint], network: str) -> bool:
+    if isinstance(group, PortEndpoints) and network not in group.text:
+        return False
+    return any(
+        address.startswith(network) and network_of(address) == network
+        for address, _ in places(group)
+    )
+
+
 def targets_at(
     address: str, service: Service, endpoints: ServiceEndpoints
 ) -> Iterator[ServiceTarget]:
@@ -88,19 +115,23 @@ def targets_at(
 
 def moved_addresses(old: ServiceEndpoints, new: ServiceEndpoints) -> frozenset[str]:
     """Return the addresses at which another port of the service ends than before, or none."""
-    if (
-        old.names == new.names
-        and old.leaving == new.leaving
-        and all(map(_stay, old.groups, new.groups))
-    ):
-        return frozenset()
+    if old.names == new.names and old.leaving == new.leaving:
+        found: set[str] = set()
+        for before, after in zip(old.groups, new.groups, strict=True):
+            moved = _moved(before, after)
+            if moved is None:
+                break
+            found.update(moved)
+        else:
+            return frozenset(found)
     return frozenset(address for address, _, _ in _places(old) ^ _places(new))
 
 
-def _stay(old: Sequence[Endpoint], new: Sequence[Endpoint]) -> bool:
+def _moved(old: Sequence[Endpoint], new: Sequence[Endpoint]) -> Iterable[str] | None:
+    """Return the addresses that moved, None when all has to be looked at."""
     if isinstance(old, PortEndpoints) and isinstance(new, PortEndpoints):
-        return old.stays(new)
-    return old == new
+        return () if old.stays(new) else old.moved(new)
+    return () if old == new else None
 
 
 def _places(endpoints: ServiceEndpoints) -> set[tuple[str, str, int]]:

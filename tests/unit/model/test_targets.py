@@ -18,7 +18,13 @@ from controlplane.model.services import (
     ServicePort,
 )
 from controlplane.model.snapshot import Snapshot
-from controlplane.model.targets import ServiceTarget, TargetIndex, moved_addresses
+from controlplane.model.targets import (
+    ServiceTarget,
+    TargetIndex,
+    moved_addresses,
+    moved_networks,
+    networks,
+)
 
 ADDRESSES = ("10.0.0.1", "10.0.0.11", "110.0.0.1", "10.0.1.1", "fd00::1", "fd00::11")
 PORTS = {"http": 80, "tcp": 81}
@@ -90,6 +96,15 @@ def test_addresses_move_when_their_targets_differ(
     before, after = all_targets(snapshot_of(old)), all_targets(snapshot_of(new))
     expected = {address for address in ADDRESSES if before.get(address) != after.get(address)}
     assert moved_addresses(old, new) == expected
+
+
+@given(ENDPOINTS, ENDPOINTS)
+def test_networks_are_left_and_entered_as_addresses_move(
+    old: ServiceEndpoints, new: ServiceEndpoints
+) -> None:
+    left, entered = moved_networks(moved_addresses(old, new), old, new)
+    assert left == networks(old) - networks(new)
+    assert entered == networks(new) - networks(old)
 
 
 def test_another_health_moves_nothing() -> None:
