@@ -268,9 +268,9 @@ def sotw_response(head: bytes, resources: Iterable[Resource]) -> bytes:
     """Return a DiscoveryResponse: its header and its `resources` field."""
     parts = [head]
     for resource in resources:
-        message, tail = resource.message, resource.common.tail
-        parts.append(_sotw_head(resource.type, len(message) + len(tail)))
-        parts += (message, tail) if isinstance(message, bytes) else message.pieces
+        pieces = resource.pieces
+        parts.append(_sotw_head(resource.type, sum(map(len, pieces))))
+        parts += pieces
     return b"".join(parts)
 
 
@@ -278,8 +278,8 @@ def delta_response(head: bytes, resources: Iterable[Resource], removed: Iterable
     """Return a DeltaDiscoveryResponse: its header, then what comes and what goes."""
     parts = [head]
     for resource in resources:
-        message, tail = resource.message, resource.common.tail
-        size = len(message) + len(tail)
+        pieces = resource.pieces
+        size = sum(map(len, pieces))
         framed = _any_head(resource.type, size)
         name, version = resource.name.encode(), hexlify(resource.digest)
         # message Resource: version = 1, resource = 2, name = 3
@@ -292,6 +292,6 @@ def delta_response(head: bytes, resources: Iterable[Resource], removed: Iterable
             framed,
         )
         parts += (_RESOURCES_KEY, varint(len(head) + size), head)
-        parts += (message, tail) if isinstance(message, bytes) else message.pieces
+        parts += pieces
     parts += (length_delimited(_REMOVED, name.encode()) for name in removed)
     return b"".join(parts)

@@ -14,10 +14,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from controlplane.model.base import NO_LABELS, Labels, Model, one
+from controlplane.model.base import NO_LABELS, FrozenDict, Labels, Model, one
 from controlplane.model.destination_rules import MergedRule, subset_policy, with_mesh_defaults
 from controlplane.model.meta import ObjectRef
-from controlplane.model.names import ClusterName, parse_cluster
+from controlplane.model.names import ClusterName, outbound_cluster, parse_cluster
 from controlplane.model.services import (
     NO_ENDPOINTS,
     Endpoint,
@@ -37,6 +37,7 @@ from controlplane.translate.localities import (
     parse_place,
 )
 from controlplane.translate.resources import (
+    Common,
     Origin,
     Resource,
     ResourceType,
@@ -170,7 +171,21 @@ def build_load_assignment(value: LoadAssignmentInput) -> Translated:
     """Return the ClusterLoadAssignment of an input, without endpoints when it has none."""
     chosen = choose(value.endpoints, value.port_name, value.filter)
     body = assignment_body(value.cluster, chosen, value.filter)
-    return Resource.of(ResourceType.ENDPOINT, value.cluster, body, made_of=value)
+    common = _SHORT if len(body) < _LONG else _deflated()
+    return Resource.of(ResourceType.ENDPOINT, value.cluster, body, common=common, made_of=value)
+
+
+_LONG: Final = 256  # bytes of a load assignment that is worth deflating
+_SHORT: Final = Common()
+
+
+@functools.cache
+def _deflated() -> Common:
+    """Return how long load assignments are kept: their endpoints have nearly all in common."""
+    workload = Workload(name="app-v1-0", namespace="default", labels=FrozenDict({"app": "app"}))
+    endpoint = Endpoint(address="10.0.0.1", port=8080, workload=workload)
+    cluster = outbound_cluster(8080, "", "app.default.svc.cluster.local")
+    return Common(dictionary=assignment_body(cluster, [endpoint], EndpointFilter()))
 
 
 def choose(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import zlib
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol, Self
@@ -71,18 +72,13 @@ class Part(Sourced, Protocol):
 class Joined:
     """A message that is joined from pieces when it is sent, since they are kept anyway."""
 
-    __slots__ = ("_clusters", "_size", "head", "parts", "tail")
+    __slots__ = ("_clusters", "head", "parts", "tail")
 
     def __init__(self, head: bytes, parts: Sequence[Part], tail: bytes) -> None:
         self.head: Final = head
         self.parts: Final = parts
         self.tail: Final = tail
-        self._size: Final = len(head) + sum([len(part.framed) for part in parts]) + len(tail)
         self._clusters: frozenset[str] | None = None
-
-    def __len__(self) -> int:
-        """Return the length of the message in bytes."""
-        return self._size
 
     @property
     def pieces(self) -> tuple[bytes, ...]:
@@ -105,11 +101,14 @@ class Joined:
 class Common(NamedTuple):
     """What many resources have alike, so that each keeps one reference to it.
 
-    `tail` is the end of the message. `by_eds` says that a cluster asks EDS for its endpoints, by
-    its own name. `clusters` and `routes` are the names that a resource refers to.
+    `tail` is the end of the message. With a `dictionary` the message is kept deflated by it,
+    which suits one that many classes are sent in the same response. `by_eds` says that a cluster
+    asks EDS for its endpoints, by its own name. `clusters` and `routes` are the names that a
+    resource refers to.
     """
 
     tail: bytes = b""
+    dictionary: bytes = b""
     by_eds: bool = False
     clusters: frozenset[str] = frozenset()
     routes: frozenset[str] = frozenset()
@@ -121,8 +120,8 @@ _NOTHING: Final = Common()
 class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
     """One xDS resource: immutable, the same as another when type and digest are equal.
 
-    `message` is the serialised message up to its common end, or what it is joined from; `digest`
-    is a hash of it all, and `made_of` knows where its parts come from.
+    `message` is the serialised message up to its common end, perhaps deflated, or what it is
+    joined from; `digest` is a hash of it all, and `made_of` knows where its parts come from.
     """
 
     type: ResourceType
@@ -146,7 +145,10 @@ class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
         """Return a resource; `hashed` says as much as the message where that is a large one."""
         if not hashed:
             hashed = message if isinstance(message, bytes) else b"".join(message.pieces)
-        return cls(kind, name, message, common, digest(hashed, common.tail), made_of)
+        found = digest(hashed, common.tail)
+        if common.dictionary and isinstance(message, bytes):
+            message = _deflated(message, common.dictionary)
+        return cls(kind, name, message, common, found, made_of)
 
     @property
     def version(self) -> str:
@@ -178,15 +180,24 @@ class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
         return made_of if isinstance(made_of, tuple) else made_of.origins
 
     @property
+    def pieces(self) -> tuple[bytes, ...]:
+        """What the message is joined from."""
+        body, common = self.message, self.common
+        if isinstance(body, Joined):
+            return body.pieces
+        if common.dictionary:
+            return (zlib.decompressobj(_WINDOW, common.dictionary).decompress(body),)
+        return (body, common.tail)
+
+    @property
     def body(self) -> bytes:
         """The serialised message, joined anew each time."""
-        body = self.message
-        return body + self.common.tail if isinstance(body, bytes) else b"".join(body.pieces)
+        return b"".join(self.pieces)
 
     @property
     def size(self) -> int:
         """The length of the message in bytes."""
-        return len(self.message) + len(self.common.tail)
+        return sum(map(len, self.pieces))
 
     @property
     def resource(self) -> Self:
@@ -216,6 +227,17 @@ def noted(resource: Resource | None, diagnostics: Iterable[Diagnostic]) -> Trans
     """Return a resource and what was noticed, which is nearly always nothing."""
     found = tuple(diagnostics)
     return resource if resource is not None and not found else Noted(resource, found)
+
+
+_WINDOW: Final = -12  # 4 kB of what was before, without zlib's header
+
+
+def _deflated(body: bytes, dictionary: bytes) -> bytes:
+    """Return a message without what it repeats of itself and of the dictionary (RFC 1951)."""
+    made = zlib.compressobj(
+        zlib.Z_BEST_SPEED, zlib.DEFLATED, _WINDOW, zlib.DEF_MEM_LEVEL, zdict=dictionary
+    )
+    return made.compress(body) + made.flush()
 
 
 def content_hash(body: bytes) -> str:

@@ -97,6 +97,20 @@ def test_a_message_with_a_common_end_goes_out_as_if_it_were_whole() -> None:
     assert delta_response(b"", [split, whole], ()) == delta_response(b"", [whole, split], ())
 
 
+def test_a_deflated_message_goes_out_as_it_was() -> None:
+    whole = cluster("name", b"\x12\x40" + b"of the dictionary" * 3 + b"not of the it")
+    kept = Resource.of(
+        ResourceType.CLUSTER, "name", whole.body, common=Common(dictionary=b"of the dictionary")
+    )
+    assert isinstance(kept.message, bytes)
+    assert len(kept.message) < len(whole.body)
+    assert kept.body == whole.body
+    assert kept.size == whole.size
+    assert kept.version == whole.version
+    assert sotw_response(b"", [kept, whole]) == sotw_response(b"", [whole, kept])
+    assert delta_response(b"", [kept, whole], ()) == delta_response(b"", [whole, kept], ())
+
+
 def test_another_nonce_goes_before_the_same_body() -> None:
     content = Collection(CDS.kind, COLLECTION.by_name).content()
     sequences = itertools.count(3)
