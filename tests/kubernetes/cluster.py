@@ -28,7 +28,12 @@ import yaml
 from controlplane.agent.processes import namespace_prefix
 from controlplane.demo.visitor import Visitor
 from tests.envoy.harness import free_ports
-from tests.kubernetes.binaries import Binaries, missing_controller_manager
+from tests.kubernetes.binaries import (
+    Binaries,
+    find_binaries,
+    missing_binaries,
+    missing_controller_manager,
+)
 from tests.kubernetes.certificates import Certificates, kubeconfig
 
 _HOST: Final = "127.0.0.1"
@@ -275,8 +280,10 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_cluster(binaries: Binaries, *, network_namespace: str = "") -> Iterator[Cluster]:
+def running_cluster(*, network_namespace: str = "") -> Iterator[Cluster]:
     """Run a cluster of one's own; nothing of it is left behind."""
+    binaries = find_binaries()
+    assert binaries is not None, missing_binaries()
     with tempfile.TemporaryDirectory(prefix="pylot-cluster-") as directory:
         cluster = Cluster(binaries, Path(directory), network_namespace=network_namespace)
         try:

@@ -9,10 +9,8 @@ from typing import Final
 
 import pytest
 
-from controlplane.crds.definitions import definitions
-from controlplane.crds.text import as_yaml
-from tests.kubernetes.binaries import find_binaries, missing_binaries
 from tests.kubernetes.cluster import Cluster, running_cluster
+from tests.kubernetes.objects import install_definitions
 
 _NUMBERS: Final = itertools.count(1)
 
@@ -20,10 +18,15 @@ _NUMBERS: Final = itertools.count(1)
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A cluster that the tests of a session share: leave it as it was found."""
-    binaries = find_binaries()
-    if binaries is None:
-        raise AssertionError(missing_binaries())
-    with running_cluster(binaries) as running:
+    with running_cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def own_cluster() -> Iterator[Cluster]:
+    """A cluster that the tests of a module have to themselves, because they would be in the way
+    of others."""
+    with running_cluster() as running:
         yield running
 
 
@@ -38,8 +41,4 @@ def namespace(cluster: Cluster) -> str:
 @pytest.fixture(scope="session")
 def istio_crds(cluster: Cluster) -> None:
     """The definitions of Istio's kinds, as `pylot crds` prints them, served by the cluster."""
-    names = [item["metadata"]["name"] for item in definitions()]
-    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=as_yaml(definitions()))
-    cluster.kubectl(
-        "wait", "--for=condition=Established", "--timeout=50s", *(f"crd/{name}" for name in names)
-    )
+    install_definitions(cluster)

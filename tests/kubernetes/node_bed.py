@@ -31,7 +31,6 @@ from controlplane.demo.namespaces import NODE_ADDRESS, Network, purge
 from controlplane.demo.pods import ADMIN
 from controlplane.demo.visitor import Visitor
 from tests.envoy.harness import eventually
-from tests.kubernetes.binaries import find_binaries, missing_binaries
 from tests.kubernetes.cluster import Cluster, running_cluster
 from tests.kubernetes.installation import installation
 from tests.kubernetes.kubelet import Kubelet, run_kubelet
@@ -148,15 +147,13 @@ class NodeBed:
 @contextlib.asynccontextmanager
 async def node_bed(*, control_plane: bool = True) -> AsyncIterator[NodeBed]:
     """Run a cluster; with a control plane also what its installation brings, and wait for it."""
-    binaries = find_binaries()
-    assert binaries is not None, missing_binaries()
     await purge()
     async with contextlib.AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pylot-node-")))
         os.chmod(directory, 0o755)
         network = await stack.enter_async_context(Network())
         visitor = stack.enter_context(Visitor(network.node))
-        cluster = stack.enter_context(running_cluster(binaries, network_namespace=network.node))
+        cluster = stack.enter_context(running_cluster(network_namespace=network.node))
         cluster.start_controller_manager()
         place = SocketAddress(host=LOOPBACK, port=cluster.port)
         forwarder = Forwarder(visitor, address=place, target=place)

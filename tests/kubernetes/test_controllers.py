@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
 
-from tests.kubernetes.binaries import find_binaries, missing_binaries
-from tests.kubernetes.cluster import Cluster, running_cluster
+from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.objects import application
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.controllers]
 
 _PATIENCE: Final = 60.0  # seconds; controllers wait for their first lists
-_LABELS: Final = {"app": "web"}
 
 
 @pytest.fixture(scope="module")
-def controlled() -> Iterator[Cluster]:
-    """A cluster with controllers, which would be in the way of other tests."""
-    binaries = find_binaries()
-    if binaries is None:
-        raise AssertionError(missing_binaries())
-    with running_cluster(binaries) as cluster:
-        cluster.start_controller_manager()
-        yield cluster
+def controlled(own_cluster: Cluster) -> Cluster:
+    """A cluster with controllers."""
+    own_cluster.start_controller_manager()
+    return own_cluster
 
 
 def _items(cluster: Cluster, kind: str, *, count: int) -> list[dict[str, Any]]:
@@ -44,22 +38,7 @@ def test_a_deployment_becomes_pods_and_a_ready_pod_an_endpoint(controlled: Clust
     spec = {"containers": [{"name": "web", "image": "web"}]}
     controlled.apply(
         {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}},
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": "web", "namespace": "default"},
-            "spec": {
-                "replicas": 1,
-                "selector": {"matchLabels": _LABELS},
-                "template": {"metadata": {"labels": _LABELS}, "spec": spec},
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "web", "namespace": "default"},
-            "spec": {"selector": _LABELS, "ports": [{"port": 80}]},
-        },
+        *application("web", spec, port=80),
     )
     (pod,) = _items(controlled, "pods", count=1)
     name = pod["metadata"]["name"]

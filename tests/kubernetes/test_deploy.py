@@ -28,8 +28,7 @@ from tests.deploy.helm import CHART, DEPLOY, KUBERNETES, run_helm
 from tests.deploy.kind import VALUES, applied
 from tests.deploy.objects import find, objects, pods
 from tests.envoy.harness import free_ports
-from tests.kubernetes.binaries import find_binaries, missing_binaries
-from tests.kubernetes.cluster import Cluster, running_cluster
+from tests.kubernetes.cluster import Cluster
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.helm]
 
@@ -196,15 +195,6 @@ def _serving(cluster: Cluster, account: str, directory: Path) -> Iterator[_Serve
         if serve.process.poll() is None:
             serve.process.kill()
         serve.process.wait(timeout=20)
-
-
-@pytest.fixture
-def own_cluster() -> Iterator[Cluster]:
-    """A cluster of the test's own: its webhooks would refuse the objects of other tests."""
-    binaries = find_binaries()
-    assert binaries is not None, missing_binaries()
-    with running_cluster(binaries) as running:
-        yield running
 
 
 def _read(cluster: Cluster, *what: str) -> Any:

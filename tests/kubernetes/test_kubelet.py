@@ -16,6 +16,7 @@ from controlplane.demo.namespaces import NAMES
 from controlplane.demo.pods import get
 from tests.envoy.harness import eventually
 from tests.kubernetes.node_bed import NodeBed, node_bed
+from tests.kubernetes.objects import application
 
 pytestmark = [
     pytest.mark.kubernetes,
@@ -24,7 +25,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-LABELS: Final = {"app": "details"}
 SERVICE: Final = "kubernetes.io/service-name=details"
 
 
@@ -70,24 +70,7 @@ def objects() -> tuple[dict[str, Any], ...]:
         {"name": "own", "emptyDir": {}},
     ]
     spec = {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 5}
-    return (
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": "details", "namespace": "default"},
-            "spec": {
-                "replicas": 1,
-                "selector": {"matchLabels": LABELS},
-                "template": {"metadata": {"labels": LABELS}, "spec": spec},
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "details", "namespace": "default"},
-            "spec": {"selector": LABELS, "ports": [{"port": 9080}]},
-        },
-    )
+    return application("details", spec, port=9080)
 
 
 def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:

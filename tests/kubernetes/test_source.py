@@ -10,7 +10,7 @@ import asyncio
 import os
 import random
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,9 +37,9 @@ from controlplane.sources.kubernetes import reflector
 from controlplane.translate.build import Generator
 from controlplane.translate.envoy import RouteConfiguration
 from tests.kubernetes.api import Api, insist
-from tests.kubernetes.binaries import find_binaries, missing_binaries
-from tests.kubernetes.cluster import Cluster, running_cluster
+from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.control_plane import CLUSTER_ID, ControlPlane, control_plane, resources
+from tests.kubernetes.objects import install_definitions
 from tests.kubernetes.proxy import network
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(300)]
@@ -64,20 +64,10 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reflector, "LONGEST_PAUSE", 1.0)
 
 
-@pytest.fixture(scope="module")
-def own() -> Iterator[Cluster]:
-    """A cluster that nobody else sees."""
-    binaries = find_binaries()
-    if binaries is None:
-        raise AssertionError(missing_binaries())
-    with running_cluster(binaries) as running:
-        yield running
-
-
 @pytest_asyncio.fixture
-async def admin(own: Cluster) -> AsyncIterator[Client]:
+async def admin(own_cluster: Cluster) -> AsyncIterator[Client]:
     """A client with all rights, straight to the API server."""
-    async with Client(await find_access(own.kubeconfig)) as client:
+    async with Client(await find_access(own_cluster.kubeconfig)) as client:
         yield client
 
 
@@ -88,11 +78,9 @@ def api(admin: Client) -> Api:
 
 
 @pytest.fixture(scope="module")
-def crds(own: Cluster) -> None:
+def crds(own_cluster: Cluster) -> None:
     """Istio's kinds."""
-    names = [f"crd/{item['metadata']['name']}" for item in definitions()]
-    own.kubectl("apply", "--server-side", "-f", "-", stdin=as_yaml(definitions()))
-    own.kubectl("wait", "--for=condition=Established", "--timeout=50s", *names)
+    install_definitions(own_cluster)
 
 
 def thing(resource: Resource, name: str, namespace: str, **fields: Any) -> dict[str, Any]:
@@ -153,13 +141,13 @@ async def place(api: Api, request: pytest.FixtureRequest) -> Place:
 
 
 async def test_a_kind_is_followed_from_when_its_definition_comes_until_it_goes(
-    own: Cluster, admin: Client, api: Api, place: Place
+    own_cluster: Cluster, admin: Client, api: Api, place: Place
 ) -> None:
     wasm = Resource("extensions.istio.io", "v1alpha1", "wasmplugins")
     mine = [item for item in definitions() if item["spec"]["group"] == wasm.group]
-    async with control_plane(await find_access(own.kubeconfig)) as plane:
+    async with control_plane(await find_access(own_cluster.kubeconfig)) as plane:
         assert not {ref.kind for ref in plane.snapshot.objects} - {"Namespace", "Service"}
-        own.kubectl("apply", "--server-side", "-f", "-", stdin=as_yaml(mine))
+        own_cluster.kubectl("apply", "--server-side", "-f", "-", stdin=as_yaml(mine))
         body = {
             "apiVersion": f"{wasm.group}/{wasm.version}",
             "kind": "WasmPlugin",
@@ -176,20 +164,20 @@ async def test_a_kind_is_followed_from_when_its_definition_comes_until_it_goes(
                     await asyncio.sleep(0.2)
         ref = ObjectRef("WasmPlugin", place.name, "one")
         await plane.until(lambda: ref in plane.snapshot.objects)
-        own.kubectl("delete", *(f"crd/{item['metadata']['name']}" for item in mine))
+        own_cluster.kubectl("delete", *(f"crd/{item['metadata']['name']}" for item in mine))
         await plane.until(lambda: ref not in plane.snapshot.objects)
         await plane.settled(admin)
 
 
 async def test_an_endpoint_is_served_when_its_pod_is_known(
-    own: Cluster, admin: Client, api: Api, place: Place
+    own_cluster: Cluster, admin: Client, api: Api, place: Place
 ) -> None:
     """The EndpointSlice is there long before the pod that it names."""
     ns, early, manual = place.name, "10.244.1.7", "10.244.1.8"
     cluster = f"outbound|80||a.{ns}.svc.cluster.local"
     await place.create(SERVICES, service("a", ns))
     async with (
-        control_plane(await find_access(own.kubeconfig)) as plane,
+        control_plane(await find_access(own_cluster.kubeconfig)) as plane,
         plane.envoy(cluster) as heard,
     ):
 
@@ -218,7 +206,7 @@ async def test_an_endpoint_is_served_when_its_pod_is_known(
 
 
 async def test_no_trouble_on_the_way_loses_or_disturbs_anything(
-    own: Cluster, crds: None, admin: Client, place: Place
+    own_cluster: Cluster, crds: None, admin: Client, place: Place
 ) -> None:
     """One control plane and one Envoy live through everything, one trouble after the other."""
     ns = place.name
@@ -228,7 +216,7 @@ async def test_no_trouble_on_the_way_loses_or_disturbs_anything(
         await place.create(ROUTES, route(name, ns))
     cluster = f"outbound|80||a.{ns}.svc.cluster.local"
     async with (
-        network(own) as (way, access),
+        network(own_cluster) as (way, access),
         control_plane(access, idle_timeout=2.0) as plane,
         plane.envoy(cluster) as heard,
     ):
@@ -289,15 +277,15 @@ async def test_no_trouble_on_the_way_loses_or_disturbs_anything(
         await undisturbed("lines cut anywhere")
 
         before = len(heard)
-        await asyncio.to_thread(own.restart_api_server, kill=True)
+        await asyncio.to_thread(own_cluster.restart_api_server, kill=True)
         await nothing_was_pushed("the API server restarted", before)
 
         relists = plane.listener.said.count("relisted VirtualService")
         with way.stalled():
             await place.patch(ROUTES, "b", route("b", ns, timeout=99))
             await place.delete(ROUTES, "a")
-            await asyncio.to_thread(own.compact)
-            await asyncio.to_thread(own.restart_api_server, kill=True)
+            await asyncio.to_thread(own_cluster.compact)
+            await asyncio.to_thread(own_cluster.restart_api_server, kill=True)
         await plane.settled(admin)
         await plane.until(lambda: plane.listener.said.count("relisted VirtualService") > relists)
         await undisturbed("history that is gone")
@@ -305,7 +293,7 @@ async def test_no_trouble_on_the_way_loses_or_disturbs_anything(
 
 
 async def test_without_a_rule_for_one_kind_everything_else_is_served(
-    own: Cluster, crds: None, admin: Client, place: Place
+    own_cluster: Cluster, crds: None, admin: Client, place: Place
 ) -> None:
     reads = ["get", "list", "watch"]
     everything = [
@@ -326,7 +314,7 @@ async def test_without_a_rule_for_one_kind_everything_else_is_served(
         "metadata": {"name": "half"},
         "rules": everything,
     }
-    own.apply(
+    own_cluster.apply(
         role,
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -343,7 +331,7 @@ async def test_without_a_rule_for_one_kind_everything_else_is_served(
     await place.create(SERVICES, service("a", place.name))
     await place.create(ROUTES, route("a", place.name))
     mine = ObjectRef("VirtualService", place.name, "a")
-    async with control_plane(await find_access(own.kubeconfig_for("half"))) as plane:
+    async with control_plane(await find_access(own_cluster.kubeconfig_for("half"))) as plane:
         assert plane.registry.ready
         assert ObjectRef("Service", place.name, "a") in plane.snapshot.objects
         assert mine not in plane.snapshot.objects
@@ -354,11 +342,11 @@ async def test_without_a_rule_for_one_kind_everything_else_is_served(
             'verbs: ["list", "watch"]}' in warning
         )
         rule = {"apiGroups": [ROUTES.group], "resources": [ROUTES.plural], "verbs": reads}
-        own.apply(role | {"rules": [*everything, rule]})
+        own_cluster.apply(role | {"rules": [*everything, rule]})
         await plane.until(lambda: mine in plane.snapshot.objects)
         assert plane.source.warnings == ()
-        own.apply(role)
-        await asyncio.to_thread(own.restart_api_server, kill=True)
+        own_cluster.apply(role)
+        await asyncio.to_thread(own_cluster.restart_api_server, kill=True)
         await plane.until(lambda: plane.source.warnings)
         assert mine in plane.snapshot.objects, "what was there stays"
 
@@ -391,12 +379,12 @@ def split(found: dict[str, bytes]) -> dict[str, bytes]:
 
 
 async def test_a_hostile_object_is_refused_or_bounded_and_hurts_nothing_else(
-    own: Cluster, crds: None, admin: Client, place: Place
+    own_cluster: Cluster, crds: None, admin: Client, place: Place
 ) -> None:
     await place.create(SERVICES, service("a", place.name))
     await place.create(SLICES, endpoints("a", place.name, "10.244.1.1"))
     await place.create(ROUTES, route("a", place.name))
-    async with control_plane(await find_access(own.kubeconfig)) as plane:
+    async with control_plane(await find_access(own_cluster.kubeconfig)) as plane:
         await plane.settled(admin)
         before = split(plane.resources())
         for name, fields in HOSTILE.items():
@@ -428,7 +416,7 @@ async def test_a_hostile_object_is_refused_or_bounded_and_hurts_nothing_else(
 
 
 async def test_bookinfo_gives_the_bytes_that_its_files_give(
-    own: Cluster, crds: None, admin: Client, api: Api, tmp_path: Path
+    own_cluster: Cluster, crds: None, admin: Client, api: Api, tmp_path: Path
 ) -> None:
     """The API server wants images and no loopback addresses; otherwise the files are the same."""
     files = [*(BOOKINFO / "mesh").glob("*.yaml"), *_networking()]
@@ -438,20 +426,20 @@ async def test_bookinfo_gives_the_bytes_that_its_files_give(
             for container in document.get("spec", {}).get("containers", ()):
                 container["image"] = "none"
             documents.append(document)
-    own.kubectl("create", "namespace", "istio-system")
-    own.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
+    own_cluster.kubectl("create", "namespace", "istio-system")
+    own_cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
     for document in documents:
         if document["kind"] == "Pod":
             meta = document["metadata"]
             status = PODS.path(namespace=meta["namespace"], name=meta["name"], subresource="status")
             await api.patch(status, {"status": document["status"]})
-    others = yaml.safe_load(own.kubectl("get", OTHERS, "-A", "-o", "yaml").stdout)
+    others = yaml.safe_load(own_cluster.kubectl("get", OTHERS, "-A", "-o", "yaml").stdout)
     known = {(item["kind"], item["metadata"]["name"]) for item in documents}
     for item in others["items"]:
         if (item["kind"], item["metadata"]["name"]) not in known:
             documents.append(item)
     (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(documents))
-    async with control_plane(await find_access(own.kubeconfig)) as plane:
+    async with control_plane(await find_access(own_cluster.kubeconfig)) as plane:
         await plane.settled(admin)
         snapshot = load_snapshot([tmp_path], cluster_id=CLUSTER_ID)
         for node in (
@@ -472,11 +460,11 @@ def _networking() -> list[Path]:
 
 
 async def test_replicas_end_with_the_same_bytes_after_any_changes(
-    own: Cluster, crds: None, admin: Client, place: Place
+    own_cluster: Cluster, crds: None, admin: Client, place: Place
 ) -> None:
     """Two follow, one of them is replaced in the middle, and a fresh one says the same."""
     dice = random.Random(11)
-    access = await find_access(own.kubeconfig)
+    access = await find_access(own_cluster.kubeconfig)
     operations = 10_000 if SOAK else 300
     async with control_plane(access) as steady:
         async with control_plane(access) as restarted:
