@@ -8,15 +8,13 @@ their status; what names a revision, and its webhooks, are its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from controlplane.ads.rejections import Rejection
 from controlplane.ads.reporter import Reporter
-from controlplane.ads.types import TypeInfo
 from controlplane.debug.context import LeaseView
 from controlplane.inject.certificate import GetCertificate, serving_names
 from controlplane.kubernetes.client import Client
@@ -29,7 +27,6 @@ from controlplane.leader.status_writer import StatusWriter
 from controlplane.leader.webhook_configurations import Configurations
 from controlplane.leader.webhook_secret import SharedCertificate, secret_name
 from controlplane.leader.webhooks import WebhookKeeper
-from controlplane.model.proxy import Proxy
 from controlplane.settings import Settings
 
 STATUS_LEASE: Final = "istio-status-leader"
@@ -175,28 +172,7 @@ class _Listener(Reporter):
     def __init__(self, changed: Callable[[], None]) -> None:
         self._changed: Final = changed
 
-    def connected(self, connection: str, proxy: Proxy, *, delta: bool) -> None:
+    def _hear(self, *_: object, **__: object) -> None:
         self._changed()
 
-    def disconnected(self, connection: str, *, reason: str) -> None:
-        self._changed()
-
-    def acknowledged(
-        self, connection: str, info: TypeInfo, *, version: str, seconds: float, push: int
-    ) -> None:
-        self._changed()
-
-    def rejected(
-        self,
-        connection: str,
-        info: TypeInfo,
-        *,
-        message: str,
-        suspects: Sequence[str],
-        culprits: Sequence[Rejection],
-        push: int,
-    ) -> None:
-        self._changed()
-
-    def published(self, *, push: int, classes: int, streams: int, reason: str) -> None:
-        self._changed()
+    connected = disconnected = acknowledged = rejected = published = _hear

@@ -6,7 +6,8 @@ says only what it cares for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from controlplane.kubernetes.errors import ForbiddenError, KubernetesError
 from controlplane.kubernetes.paths import Resource
@@ -44,53 +45,26 @@ class Reporter:
         """The first full state of every kind is there."""
 
 
+def _passed_on(step: str) -> Callable[..., None]:
+    def tell(self: Reporters, *told: object, **named: object) -> None:
+        for listener in self.listeners:
+            getattr(listener, step)(*told, **named)
+
+    return tell
+
+
 class Reporters(Reporter):
     """Passes everything on to several listeners."""
 
     def __init__(self, *listeners: Reporter) -> None:
-        self._listeners = listeners
+        self.listeners: Final = listeners
 
-    def events(self, kind: Kind, events: Mapping[str, int]) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.events(kind, events)
-
-    def served(self, kind: Kind, resource: Resource | None) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.served(kind, resource)
-
-    def forbidden(self, kind: str, error: ForbiddenError) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.forbidden(kind, error)
-
-    def allowed(self, kind: str) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.allowed(kind)
-
-    def away(self, error: KubernetesError) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.away(error)
-
-    def back(self, seconds: float) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.back(seconds)
-
-    def relisted(self, kind: str) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.relisted(kind)
-
-    def healed(self, kind: str, objects: int) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.healed(kind, objects)
-
-    def synced(self, objects: int) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.synced(objects)
+    events = _passed_on("events")
+    served = _passed_on("served")
+    forbidden = _passed_on("forbidden")
+    allowed = _passed_on("allowed")
+    away = _passed_on("away")
+    back = _passed_on("back")
+    relisted = _passed_on("relisted")
+    healed = _passed_on("healed")
+    synced = _passed_on("synced")
