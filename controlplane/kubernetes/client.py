@@ -230,5 +230,7 @@ def _words(error: Exception) -> str:
             return f"its certificate is not accepted: {error.certificate_error}"
         case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))) if number > 0:
             return os.strerror(number).lower()
+        case aiohttp.ClientPayloadError():
+            return "the answer broke off"
         case _:
             return str(error) or type(error).__name__
