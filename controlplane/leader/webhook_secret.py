@@ -41,7 +41,7 @@ EVERY: Final = 5.0
 """Seconds between two looks at the Secret. Far less than `shared_certificate.OVERLAP`."""
 SOON: Final = 0.5
 """Seconds between two looks before the first answer: nobody trusts what is served meanwhile."""
-_DENIALS: Final = 3
+_DENIALS: Final = 6
 """Refusals in a row that are believed: a server that starts forbids all that it has not read."""
 
 _log: Final = structlog.get_logger("controlplane.leader.webhooks")

@@ -114,13 +114,13 @@ async def test_a_refusal_is_believed_when_it_is_repeated() -> None:
     """An API server that starts forbids everything until it has read its rules."""
     api, wanted = Api(), new_shared(NAMES, now)
     api.put(wanted)
-    api.failures = [403, 403]
+    api.failures = [403] * (webhook_secret._DENIALS - 1)
     async with following(api) as shared:
         await until(lambda: shared.answered)
         assert shared() == wanted.serving()
         assert not shared.refusal
 
-    api.failures = [403] * 3
+    api.failures = [403] * webhook_secret._DENIALS
     async with following(api) as shared:
         await until(lambda: shared.answered)
         assert "secrets" in shared.refusal
