@@ -29,7 +29,7 @@ from controlplane.ads.types import (
 )
 from controlplane.ads.views import ClassView
 from controlplane.ads.watch import Sent, Watch
-from controlplane.ads.wire import DeltaRequest, delta_response, header
+from controlplane.ads.wire import DeltaRequest, Request, delta_response, header
 
 
 class DeltaSession(Session):
@@ -42,8 +42,10 @@ class DeltaSession(Session):
         # Names of on-demand types to say of that they do not exist; the newest few.
         self._absent: deque[tuple[str, tuple[str, ...]]] = deque(maxlen=16)
 
-    def on_request(self, request: DeltaRequest, now: float) -> Effect:
+    def on_request(self, request: Request | DeltaRequest, now: float) -> Effect:
         """Take a request; source: the xDS protocol document."""
+        if not isinstance(request, DeltaRequest):
+            raise AssertionError("a session gets the requests of its own protocol")
         info = TYPE_BY_URL.get(request.type_url)
         if info is None:
             self._shared.reporter.unserved(self._connection, request.type_url)

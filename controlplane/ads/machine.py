@@ -34,6 +34,7 @@ from controlplane.ads.types import (
     LDS,
     RDS,
     TYPES,
+    Effect,
     Names,
     Send,
     TypeInfo,
@@ -41,7 +42,7 @@ from controlplane.ads.types import (
 from controlplane.ads.views import ClassView, Decision
 from controlplane.ads.virtual_hosts import Item
 from controlplane.ads.watch import Sent, Watch
-from controlplane.ads.wire import Failure
+from controlplane.ads.wire import DeltaRequest, Failure, Request
 from controlplane.translate.resources import ResourceType
 
 
@@ -442,6 +443,10 @@ class Session:
         )
 
     # --- what differs between the protocols -----------------------------------------------
+
+    def on_request(self, request: Request | DeltaRequest, now: float) -> Effect:
+        """Take a request of the session's own protocol and return what is to be done."""
+        raise NotImplementedError
 
     def _content(self, watch: Watch, wanted: Collection) -> Content | None:
         """Return what has to be sent so that the client holds `wanted`, None for nothing."""

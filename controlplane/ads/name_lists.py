@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 from weakref import WeakValueDictionary, ref
 
 from controlplane.translate.resources import length_delimited
@@ -25,12 +25,16 @@ _NAMES: Final = 0x1A
 
 
 class NameList:
-    """A list of names and how a request carries it."""
+    """A list of names and how a request carries it.
 
-    __slots__ = ("__weakref__", "encoded", "names")
+    `read` are requests with this list by their other bytes, as whoever reads them remembers them.
+    """
+
+    __slots__ = ("__weakref__", "encoded", "names", "read")
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names: Final = names
+        self.read: Final[dict[bytes, Any]] = {}
         self.encoded: Final = b"".join(length_delimited(3, name.encode()) for name in names)
 
 
@@ -67,15 +71,15 @@ class RecentLists:
         self._lists: Final = lists
         self._by_type: Final[dict[str, NameList]] = {}
 
-    def cut(self, payload: bytes) -> tuple[tuple[str, ...], bytes] | None:
-        """Return the names of a request and its other fields, None when they have to be read."""
+    def cut(self, payload: bytes) -> tuple[NameList, bytes] | None:
+        """Return the list of a request and its other fields, None when all has to be read."""
         start = _start_of_names(payload)
         if not 0 <= start < len(payload) or payload[start] != _NAMES:
             return None
         for known in chain(self._by_type.values(), self._lists.newest()):
             end = start + len(known.encoded)
             if payload.startswith(known.encoded, start) and payload[end : end + 1] != b"\x1a":
-                return known.names, payload[:start] + payload[end:]
+                return known, payload[:start] + payload[end:]
         return None
 
     def remember(self, type_url: str, names: tuple[str, ...]) -> tuple[str, ...]:

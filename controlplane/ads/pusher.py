@@ -26,7 +26,6 @@ from controlplane.ads.session import SotwSession
 from controlplane.ads.status import ServingStatus
 from controlplane.ads.status_of import serving_status
 from controlplane.ads.types import (
-    NOTHING,
     UNREAD_KINDS,
     Change,
     Classify,
@@ -138,14 +137,7 @@ class Pusher:
     def on_request(self, stream: Stream, request: Request | DeltaRequest) -> Effect:
         """Hand a request to the stream's session and return what is to be done."""
         session, now = stream.session, self._clock()
-        effect: Effect = NOTHING
-        match session, request:
-            case SotwSession(), Request():
-                effect = session.on_request(request, now)
-            case DeltaSession(), DeltaRequest():
-                effect = session.on_request(request, now)
-            case _:
-                raise AssertionError("a session gets the requests of its own protocol")
+        effect = session.on_request(request, now)
         if session.returning.left_over:
             stream.keep(session.returning.left_over, now)
             session.returning.left_over = ()

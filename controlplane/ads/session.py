@@ -26,7 +26,7 @@ from controlplane.ads.types import (
     TypeInfo,
 )
 from controlplane.ads.watch import Sent, Watch
-from controlplane.ads.wire import Request
+from controlplane.ads.wire import DeltaRequest, Request
 
 MAX_NAMES: Final = 200_000  # in one request
 
@@ -34,8 +34,10 @@ MAX_NAMES: Final = 200_000  # in one request
 class SotwSession(Session):
     """One state-of-the-world stream."""
 
-    def on_request(self, request: Request, now: float) -> Effect:
+    def on_request(self, request: Request | DeltaRequest, now: float) -> Effect:
         """Take a request; source: the xDS protocol document, and Istio's ShouldRespond."""
+        if not isinstance(request, Request):
+            raise AssertionError("a session gets the requests of its own protocol")
         info = TYPE_BY_URL.get(request.type_url)
         if info is None:
             self._shared.reporter.unserved(self._connection, request.type_url)

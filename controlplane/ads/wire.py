@@ -89,26 +89,41 @@ def decode_request(
 
     Raises RequestError when the bytes are no such message, NodeError when the node is wrong.
     """
-    long = recent is not None and len(payload) > _SHORT
-    cut = recent.cut(payload) if recent is not None and long else None
-    names, rest = cut if cut is not None else (None, payload)
-    request, proxy = _read(rest, first=first, answers=answers)
-    if names is not None and (request.names or request.type_url not in TYPE_BY_URL):
-        names = None
+    if recent is None or len(payload) <= _SHORT:
         request, proxy = _read(payload, first=first, answers=answers)
-    if names is None:
-        names = request.names
+        return _with_names(request, request.names, recent), proxy
+    cut = recent.cut(payload)
+    if cut is None:
+        request, proxy = _read(payload, first=first, answers=answers)
+        return _with_names(request, request.names, recent), proxy
+    known, rest = cut
+    again: Request | None = None if first else known.read.get(rest)
+    if again is not None:
+        recent.remember(again.type_url, again.names)
+        return again, None
+    request, proxy = _read(rest, first=first, answers=None)
+    if request.names or request.type_url not in TYPE_BY_URL:
+        request, proxy = _read(payload, first=first, answers=answers)
+        return _with_names(request, request.names, recent), proxy
+    request = _with_names(request, known.names, recent)
+    if request.names is known.names:
+        _remember(known.read, rest, request)
+    return request, proxy
+
+
+def _with_names(request: Request, names: tuple[str, ...], recent: RecentLists | None) -> Request:
+    """Return the request with a list of names, which is the same tuple when it came before."""
     if recent is not None and request.type_url in TYPE_BY_URL:
         names = recent.remember(request.type_url, names)
-    if names is not request.names:
-        request = Request(
-            type_url=request.type_url,
-            names=names,
-            version=request.version,
-            nonce=request.nonce,
-            error=request.error,
-        )
-    return request, proxy
+    if names is request.names:
+        return request
+    return Request(
+        type_url=request.type_url,
+        names=names,
+        version=request.version,
+        nonce=request.nonce,
+        error=request.error,
+    )
 
 
 def _read(payload: bytes, *, first: bool, answers: Answers | None) -> tuple[Request, Proxy | None]:
