@@ -105,7 +105,7 @@ class Stream:
         self.state.leave(self)
         self.state = state
         state.streams[self] = None
-        self.retained = leaving(old, state.base, now, settled=self.session.settled())
+        self.retained = leaving(old, state.base, now, settled=self.session.settled)
         self.show()
 
 
@@ -151,8 +151,7 @@ class ClassState:
             if (item.until > now or name in clung) and name not in self.base.clusters.by_name
         }
         if self.streams:
-            settled = all(stream.session.settled() for stream in self.streams)
-            kept = {**leaving(old, self.base, now, settled=settled), **kept}
+            kept = {**leaving(old, self.base, now, settled=self._settled), **kept}
         self.retained = kept
         self.waiting = set(self.streams) if kept else set()
         for stream in tuple(self.streams):
@@ -177,12 +176,17 @@ class ClassState:
             stream.show()
         return True
 
+    def _settled(self) -> bool:
+        return all(stream.session.settled() for stream in self.streams)
+
     def _clung_to(self) -> frozenset[str]:
         """Return the clusters that go on being used because something newer was rejected."""
         return frozenset().union(*(stream.session.clings_to() for stream in self.clinging))
 
 
-def leaving(old: ClassView, new: ClassView, now: float, *, settled: bool) -> dict[str, Retained]:
+def leaving(
+    old: ClassView, new: ClassView, now: float, *, settled: Callable[[], bool]
+) -> dict[str, Retained]:
     """Return the clusters that `new` has no more and that may still be in use.
 
     When every stream is settled, that is what `old` used; else a client may use what older
@@ -191,7 +195,7 @@ def leaving(old: ClassView, new: ClassView, now: float, *, settled: bool) -> dic
     gone = new.clusters.difference(old.clusters).removed
     if not gone:
         return {}
-    used = old.uses() if settled else frozenset(gone)
+    used = old.uses() if settled() else frozenset(gone)
     found: dict[str, Retained] = {}
     for name in gone:
         known = old.retained.get(name)
