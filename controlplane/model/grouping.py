@@ -61,8 +61,9 @@ class Groups:
         self._pods_in: dict[str, dict[str, Pod]] = {}
         self._owners_of_ip: dict[str, tuple[Key, ...]] = {}
         self._entries_in: dict[str, dict[str, WorkloadEntry]] = {}
-        self._slices: dict[Key, tuple[PackedSlice, ...]] = {}
+        self._slices: dict[str, dict[str, tuple[PackedSlice, ...]]] = {}  # namespace, service
         self._endpoints: dict[Key, Endpoints] = {}
+        # Units whose endpoints are what they select: no slices and no Endpoints say them.
         self._selecting: dict[str, dict[ObjectRef, Labels | None]] = {}
 
     @property
@@ -79,7 +80,7 @@ class Groups:
 
     def slices_of(self, namespace: str, name: str) -> Iterable[PackedSlice]:
         """Return the PackedSlices of a Service."""
-        return self._slices.get((namespace, name), ())
+        return self._slices.get(namespace, {}).get(name, ())
 
     def endpoints_of(self, namespace: str, name: str) -> Endpoints | None:
         """Return the Endpoints object of a Service."""
@@ -115,13 +116,12 @@ class Groups:
             case Gateway():
                 self.gateways.note(ref, new)
             case KubernetesService() | ServiceEntry():
-                self.dirty.add(ref)
-                self._place_selector(ref, new)
+                self._look_at_unit(ref)
             case PackedSlice():
                 self._place_slice(ref, old, new)
             case Endpoints():
                 _place(self._endpoints, key, new)
-                self.dirty.add(ObjectRef(KubernetesService.KIND, *key))
+                self._look_at_unit(ObjectRef(KubernetesService.KIND, *key))
             case Pod():
                 self._moves += 1
                 _place(self.pods, key, new)
@@ -146,33 +146,38 @@ class Groups:
             case _:
                 pass  # a kind that is accepted and not translated: it is only kept
 
-    def _place_selector(self, ref: ObjectRef, new: Object | None) -> None:
+    def _look_at_unit(self, ref: ObjectRef) -> None:
+        """Note that a unit, or what says its endpoints, is another one now."""
+        self.dirty.add(ref)
+        record: Record | None = self.records.get(ref)
         selecting = self._selecting.setdefault(ref.namespace, {})
         selecting.pop(ref, None)
-        match new:
-            case KubernetesService() if new.spec.selector:
-                selecting[ref] = new.spec.selector
-            case ServiceEntry() if new.spec.workload_selector is not None:
-                selecting[ref] = new.spec.workload_selector.labels
+        match None if record is None else record.item:
+            case KubernetesService(spec=spec) if spec.selector:
+                sliced = self.slices_of(ref.namespace, ref.name)
+                if not sliced and self.endpoints_of(ref.namespace, ref.name) is None:
+                    selecting[ref] = spec.selector
+            case ServiceEntry(spec=spec) if spec.workload_selector is not None:
+                selecting[ref] = spec.workload_selector.labels
             case _:
                 pass
 
     def _place_slice(self, ref: ObjectRef, old: Object | None, new: Object | None) -> None:
+        by_service = self._slices.setdefault(ref.namespace, {})
         for item in (old, new):
             name = item.service if isinstance(item, PackedSlice) else ""
             if not name:
                 continue
-            key = (ref.namespace, name)
-            self.dirty.add(ObjectRef(KubernetesService.KIND, *key))
             slices = [
-                entry for entry in self._slices.get(key, ()) if entry.metadata.name != ref.name
+                entry for entry in by_service.get(name, ()) if entry.metadata.name != ref.name
             ]
             if item is new and isinstance(new, PackedSlice):
                 slices.append(new)
             if slices:
-                self._slices[key] = tuple(sorted(slices, key=lambda entry: entry.metadata.name))
+                by_service[name] = tuple(sorted(slices, key=lambda entry: entry.metadata.name))
             else:
-                self._slices.pop(key, None)
+                by_service.pop(name, None)
+            self._look_at_unit(ObjectRef(KubernetesService.KIND, ref.namespace, name))
 
     def _note_pod(self, key: Key, old: Object | None, new: Object | None) -> None:
         self.dirty |= self.users_of_pod.get(key, set())
@@ -195,11 +200,7 @@ class Groups:
     def _dirty_selectors(self, namespace: str, labels: Labels) -> None:
         """Mark the units of a namespace whose endpoints come from what has these labels."""
         for ref, selector in self._selecting.get(namespace, {}).items():
-            # With slices or Endpoints a Service does not look at pods; `users_of_pod` does.
-            sliced = ref.kind == KubernetesService.KIND and (
-                (namespace, ref.name) in self._slices or (namespace, ref.name) in self._endpoints
-            )
-            if not sliced and selects(selector, labels):
+            if selects(selector, labels):
                 self.dirty.add(ref)
 
 
