@@ -34,6 +34,7 @@ from controlplane.transport.stream import Call
 _FIRST_REQUEST_LIMIT: Final = 30.0  # seconds
 _NEW: Final = 8  # requests of a new stream: to ask for four types and to acknowledge them
 _NEW_FOR: Final = 2.0  # seconds
+_QUEUED: Final = 16  # requests that wait for a turn; who sends more is not to cost memory
 
 
 class Common(NamedTuple):
@@ -76,7 +77,7 @@ class Connection:
         self._unadmitted = bool(wait)
         self._left_new = _NEW  # requests until the stream is an old one
         self._old_at = 0.0  # and the time
-        self._requests: list[bytes] = []  # of a new stream, to be taken in its turn
+        self._requests: list[bytes] = []  # of a stream that defers, to be taken in its turn
         self._waiting: Send | None = None  # a response that waits for its slot
         self._making = 0.0  # seconds that making it took
         self._flight: Flight | None = None
@@ -116,9 +117,11 @@ class Connection:
         """Take a request."""
         if self._refusal is not None and not self._unadmitted:
             self.end(self._refusal.status, self._refusal.message)
-        elif self._left_new:
+        elif self._left_new or self._requests or self.defers:
             self._requests.append(payload)
-            if not self._unadmitted:
+            if len(self._requests) > _QUEUED and not self._unadmitted:
+                self._take_queued()
+            elif not self._unadmitted:
                 self.wake()
         else:
             self._take(payload)
@@ -186,6 +189,14 @@ class Connection:
             # An answer may let others go on, or the last use of something end.
             self.wake()
 
+    def _take_queued(self) -> None:
+        requests, self._requests = self._requests, []
+        for payload in requests:
+            if self._ended:
+                return
+            self._left_new = max(0, self._left_new - 1)
+            self._take(payload)
+
     def _decode(self, payload: bytes) -> tuple[Request | DeltaRequest, Proxy | None]:
         first, answers = self._stream is None, self._common.answers
         if self._delta:
@@ -201,12 +212,7 @@ class Connection:
     def work(self) -> None:
         """Take the requests of a new stream; write what the pusher hands out."""
         try:
-            requests, self._requests = self._requests, []
-            for payload in requests:
-                if self._ended:
-                    return
-                self._left_new = max(0, self._left_new - 1)
-                self._take(payload)
+            self._take_queued()
             if self._stream is not None:
                 self._write(self._stream)
         except Exception:

@@ -32,9 +32,10 @@ COMING_AND_GOING: Final = int(200 * SHARE)
 REJECTING: Final = int(100 * SHARE)
 CHANGES: Final = 100 if SOAKING else 30
 FACTOR: Final = 2.0 if SOAKING else 4.0
-SLACK: Final = 0.05  # seconds: what a busy machine adds to any latency
+# Seconds: of the few milliseconds of a small crowd a busy machine makes several times as many.
+SLACK: Final = 0.0 if SOAKING else 0.05
 BAD_MEMORY: Final = 512 * 1024  # bytes per bad client, at most
-FLAT: Final = 20 * 1024 * 1024  # bytes: the journal and what is remembered still fill
+FLAT: Final = 12 * 1024 * 1024  # bytes: the journal and what is remembered still fill
 SIZE: Final = Size(
     services=300 if SOAKING else 60,
     endpoints=5,
