@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import weakref
 
 import grpc
 import pytest
@@ -325,3 +327,22 @@ async def test_b7_a_new_stream_with_an_old_version_gets_everything() -> None:
         async with mesh.sotw() as envoy:
             await envoy.asks(CDS, version=old.version, nonce=old.nonce)
             assert (await envoy.hears(CDS)).names == (REVIEWS, RATINGS)
+
+
+@pytest.mark.parametrize("delta", [True, False])
+async def test_an_ended_stream_is_free_without_a_collection_of_garbage(delta: bool) -> None:
+    """It holds views and responses: crowds that come and go would keep many of them."""
+    async with serving(WORLD) as mesh, mesh.delta() if delta else mesh.sotw() as envoy:
+        await envoy.asks_and_accepts(CDS)
+        await envoy.asks_and_accepts(LDS)
+        (stream,) = mesh.pusher.streams()
+        session = weakref.ref(stream.session)
+        del stream
+        gc.collect()
+        gc.disable()
+        try:
+            envoy.leaves()
+            await mesh.until(lambda: mesh.pusher.stream_count() == 0)
+            await mesh.until(lambda: session() is None)
+        finally:
+            gc.enable()

@@ -45,6 +45,24 @@ def test_one_node_spares_itself_and_two_spare_their_build() -> None:
     assert rejections.refuses(bad, "one", "1.40")
 
 
+def test_only_what_is_shown_is_looked_for_among_all_that_was_rejected() -> None:
+    rejections = Rejections()
+    for item in NAMES:
+        rejections.record(item, node="one", build="", message="no", predecessor=None)
+    rejections.record(NAMES[2], node="two", build="", message="no", predecessor=None)
+
+    def concerning(node: str, *shown: Resource) -> list[str]:
+        versions = frozenset(item.version for item in (*shown, cluster("other")))
+        found = rejections.concerning(ResourceType.CLUSTER, node, "", shown=versions)
+        return [rejection.item.name for rejection in found]
+
+    assert concerning("one", NAMES[0]) == [NAMES[0].name]
+    assert concerning("one") == []
+    assert sorted(concerning("one", *NAMES)) == sorted(item.name for item in NAMES)
+    assert concerning("three", *NAMES) == [NAMES[2].name]
+    assert rejections.concerning(ResourceType.CLUSTER, "one", "1.40", shown=frozenset()) == []
+
+
 def test_only_what_is_still_wanted_is_told() -> None:
     rejections = Rejections()
     rejections.record(NAMES[0], node="n", build="", message="no", predecessor=None)
