@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Iterator
 from typing import Final
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -45,6 +46,9 @@ MAX_HEADER_LIST_SIZE: Final = 6
 SETTING: Final = struct.Struct(">HI")
 NUMBER: Final = struct.Struct(">I")
 _GOAWAY: Final = struct.Struct(">II")
+_OF_CONNECTIONS: Final = frozenset({SETTINGS, PING, GOAWAY})
+_OF_STREAMS: Final = frozenset({PRIORITY, RST_STREAM})
+_SIZES: Final = {PRIORITY: 5, RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
 
 
 class ErrorCode(enum.IntEnum):
@@ -100,6 +104,34 @@ def rst_stream(stream: int, code: ErrorCode) -> bytes:
 def goaway(last: int, code: ErrorCode, message: str = "") -> bytes:
     """Return a frame that says that no stream after `last` is served."""
     return frame(GOAWAY, 0, 0, _GOAWAY.pack(last, code) + message.encode())
+
+
+def check(kind: int, flags: int, stream: int, size: int) -> None:
+    """Raise ProtocolError when no client may send such a frame, whatever its payload says.
+
+    DATA and header blocks are checked where they are read.
+    """
+    if kind == PUSH_PROMISE:
+        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a client promises nothing")
+    if (stream and kind in _OF_CONNECTIONS) or (not stream and kind in _OF_STREAMS):
+        text = f"a frame of kind {kind} for stream {stream}"
+        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, text)
+    wrong = size != _SIZES.get(kind, size)
+    if kind == SETTINGS:
+        wrong = bool(size) if flags & ACK else bool(size % SETTING.size)
+    if wrong or (kind == GOAWAY and size < _GOAWAY.size):
+        text = f"a frame of kind {kind} with {size} bytes"
+        raise ProtocolError(ErrorCode.FRAME_SIZE_ERROR, text)
+
+
+def read_settings(payload: memoryview) -> Iterator[tuple[int, int]]:
+    """Yield keys and values of a SETTINGS frame. Raises ProtocolError."""
+    for key, value in SETTING.iter_unpack(payload):
+        if key == ENABLE_PUSH and value > 1:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a wrong ENABLE_PUSH")
+        if key == MAX_FRAME_SIZE and not FRAME_SIZE <= value <= LARGEST_FRAME_SIZE:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "a wrong MAX_FRAME_SIZE")
+        yield key, value
 
 
 def size_of(data: memoryview, position: int) -> int:

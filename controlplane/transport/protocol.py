@@ -14,7 +14,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from controlplane.transport.connection import STALLED, ServerConnection
+from controlplane.transport.connection import ServerConnection
+from controlplane.transport.limits import STALLED
 from controlplane.transport.messages import Buffer, Plans
 from controlplane.transport.stream import Serve
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from controlplane.transport import connection
+from controlplane.transport import limits, outbox
 from controlplane.transport.headers import StatusCode
 from tests.unit.transport.wire import (
     ACK,
@@ -167,7 +167,7 @@ def test_larger_frames_are_sent_when_the_client_takes_them() -> None:
     assert talk.calls[0].call.send(bytes(1_000_000))
     sizes = [len(one.payload) for one in talk.said() if one.kind == DATA]
     assert sum(sizes) == 1_000_005
-    assert max(sizes) == connection.OUR_FRAME_SIZE
+    assert max(sizes) == outbox.OUR_FRAME_SIZE
 
 
 def test_equal_bytes_are_the_same_on_every_connection() -> None:
@@ -207,8 +207,8 @@ def test_what_a_client_sends_is_given_back() -> None:
         if one.kind == WINDOW_UPDATE:
             granted[one.stream] += int.from_bytes(one.payload, "big")
     sent = 40 * 1_000_005
-    assert sent - granted[1] <= connection.STREAM_WINDOW
-    assert sent - granted[0] <= connection.CONNECTION_WINDOW
+    assert sent - granted[1] <= limits.STREAM_WINDOW
+    assert sent - granted[0] <= limits.CONNECTION_WINDOW
 
 
 def test_a_call_on_hold_is_given_nothing_until_it_goes_on() -> None:
@@ -229,7 +229,7 @@ def test_more_than_a_window_is_an_error_of_its_stream() -> None:
     talk.opens(call(1), call(3))
     held = talk.calls[0]
     held.call.hold()
-    size = connection.STREAM_WINDOW
+    size = limits.STREAM_WINDOW
     talk.hears(data(1, message(bytes(size + 1))))
     resets = [one for one in talk.said() if one.kind == RST_STREAM]
     assert [(one.stream, one.payload[-1]) for one in resets] == [(1, 3)]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from controlplane.transport import connection
+from controlplane.transport import limits
 from controlplane.transport.headers import StatusCode
 from tests.unit.transport.wire import (
     ACK,
@@ -71,7 +71,7 @@ FEW = hypothesis_settings(max_examples=150, deadline=None)
         pytest.param(frame(RST_STREAM, 0, 1, bytes(3)), SIZE, id="short reset"),
         pytest.param(frame(PING, 0, 0, bytes(7)), SIZE, id="short ping"),
         pytest.param(frame(PING, 0, 1, bytes(8)), PROTOCOL, id="ping of a stream"),
-        pytest.param(frame(GOAWAY, 0, 0, bytes(7)), PROTOCOL, id="short goaway"),
+        pytest.param(frame(GOAWAY, 0, 0, bytes(7)), SIZE, id="short goaway"),
         pytest.param(frame(WINDOW_UPDATE, 0, 0, bytes(3)), SIZE, id="short window"),
         pytest.param(window_update(0, 0), PROTOCOL, id="window of nothing"),
         pytest.param(window_update(0, 2**31 - 1), FLOW, id="window overflow"),
@@ -237,17 +237,17 @@ def test_answers_that_are_not_read_are_not_collected_for_ever() -> None:
         talk.now += 0.02
     assert talk.connection.failed is not None
     talk.unblocks()
-    assert len(talk.output) < 2 * connection.UNREAD
+    assert len(talk.output) < 2 * limits.UNREAD
 
 
 def test_streams_over_the_limit_are_refused() -> None:
     talk = Talk()
     talk.opens()
-    for number in range(connection.STREAMS + 2):
+    for number in range(limits.STREAMS + 2):
         talk.hears(call(2 * number + 1))
     resets = [one for one in talk.said() if one.kind == RST_STREAM]
     assert [one.payload[-1] for one in resets] == [7, 7]
-    assert len(talk.calls) == connection.STREAMS
+    assert len(talk.calls) == limits.STREAMS
 
 
 def test_unfinished_messages_are_bounded_together() -> None:
@@ -259,7 +259,7 @@ def test_unfinished_messages_are_bounded_together() -> None:
             if not talk.calls[number].ends:
                 talk.hears(data(2 * number + 1, part[start : start + 100_000]))
     ended = [served for served in talk.calls if served.ends]
-    assert len(ended) >= 40 - connection.HELD // len(part) - 1
+    assert len(ended) >= 40 - limits.HELD // len(part) - 1
     assert all(served.ends == ["too many unfinished messages"] for served in ended)
     talk.hears(data(1, bytes(1_000_005)))
     assert len(talk.calls[0].messages) == 1, "the others go on"
@@ -354,7 +354,7 @@ def check(talk: Talk) -> None:
     assert all(len(served.ends) == 1 for served in talk.calls)
     assert all(served.events[-1][0] == "end" for served in talk.calls)
     assert talk.connection._held == 0
-    assert not talk.connection._ready
+    assert not talk.connection._outbox.ready
     for one in read(bytes(talk.output)):
         assert len(one.payload) <= 16_384
 
@@ -500,5 +500,5 @@ def test_a_frame_of_a_dead_stream_uses_the_connections_window() -> None:
         for one in talk.said()
         if one.kind == WINDOW_UPDATE and not one.stream
     )
-    assert 600 * 16_384 - granted <= connection.CONNECTION_WINDOW // 2
+    assert 600 * 16_384 - granted <= limits.CONNECTION_WINDOW // 2
     assert payload_of(talk.said(), 1) == b""
