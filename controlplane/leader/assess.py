@@ -91,8 +91,11 @@ class Assessor:
         early = self._early(outstanding.waiting, now)
         wanted: dict[ObjectRef, Target] = {}
         seen: set[ObjectRef] = set()
-        for ref, item in snapshot.objects.items():
-            if ref.kind not in kinds or (REVISION in item.metadata.labels) is not self._labelled:
+        for ref in snapshot.objects:
+            if ref.kind not in kinds:
+                continue  # most objects, of which nothing is looked up
+            item = snapshot.objects[ref]
+            if (REVISION in item.metadata.labels) is not self._labelled:
                 continue
             origin = snapshot.provenance.get(ref)
             if origin is None or origin.source != SOURCE:

@@ -61,7 +61,6 @@ class Part(NamedTuple):
     nodes: Mapping[str, Node | None]
     found: Mapping[str, Mapping[_Place, Facts]]
     leaving: frozenset[Leaving]
-    awaits_pods: bool
     waiting: frozenset[str]
 
     def holds(
@@ -81,7 +80,6 @@ class Part(NamedTuple):
             self.slice is entry
             and self.service is service
             and self.publish_not_ready is publish_not_ready
-            and self.awaits_pods is world.awaits_pods(entry)
             and (
                 still
                 or (

@@ -83,7 +83,7 @@ def _from_slices(
             _from_slice(entry, item, alone)
             part = Part(
                 entry, service, always, alone.pods, alone.nodes, alone.found,
-                frozenset(alone.leaving), world.awaits_pods(entry), frozenset(alone.waiting),
+                frozenset(alone.leaving), frozenset(alone.waiting),
             )  # fmt: skip
         collector.merge(part)
         parts[name] = part

@@ -63,6 +63,7 @@ class Units:
         """Say whether a source tells of every pod, so that endpoints may wait for theirs."""
         if follows is not (source in self._pod_sources):
             (self._pod_sources.add if follows else self._pod_sources.discard)(source)
+            self._in_parts.clear()  # other endpoints are left out than when these were made
             self._groups.dirty.update(self._made)
 
     def _awaits_pods(self, entry: PackedSlice) -> bool:
