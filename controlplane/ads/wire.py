@@ -142,7 +142,7 @@ def _read(payload: bytes, *, first: bool, answers: Answers | None) -> tuple[Requ
     )
     if answers is not None:
         _remember(answers.sotw, payload, request)
-    return request, _proxy(message) if first else None
+    return request, _proxy(message, payload) if first else None
 
 
 def decode_delta_request(
@@ -168,7 +168,7 @@ def decode_delta_request(
     )
     if answers is not None:
         _remember(answers.delta, payload, request)
-    return request, _proxy(message) if first else None
+    return request, _proxy(message, payload) if first else None
 
 
 def _is_short(payload: bytes) -> bool:
@@ -197,7 +197,7 @@ def _failure(message: Any) -> Failure | None:
     return Failure(message.error_detail.code, message.error_detail.message)
 
 
-def _proxy(message: Any) -> Proxy:
+def _proxy(message: Any, payload: bytes) -> Proxy:
     node = message.node
     if not node.id:
         raise NodeError("missing node information")
@@ -209,11 +209,16 @@ def _proxy(message: Any) -> Proxy:
         locality="/".join(
             part for part in (locality.region, locality.zone, locality.sub_zone) if part
         ),
-        extensions=frozenset(
-            extension.name for extension in node.extensions if extension.name in EXTENSIONS_READ
-        ),
+        extensions=_extensions(node, payload),
         user_agent=_user_agent(node),
     )
+
+
+def _extensions(node: Any, payload: bytes) -> frozenset[str]:
+    """Return the extensions of interest among hundreds, which a stock Envoy has none of."""
+    if not any(name.encode() in payload for name in EXTENSIONS_READ):
+        return frozenset()
+    return EXTENSIONS_READ.intersection(extension.name for extension in node.extensions)
 
 
 def _user_agent(node: Any) -> str:

@@ -9,6 +9,7 @@ identity.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Final, TypeVar
 
 from msgspec import structs
@@ -22,7 +23,6 @@ from controlplane.model.discovery import Discovery, Passed
 from controlplane.model.grouping import Groups
 from controlplane.model.mesh import MeshConfig
 from controlplane.model.meta import NOWHERE, Object, ObjectRef, Provenance, Record
-from controlplane.model.names import Host
 from controlplane.model.packed import pack_slice
 from controlplane.model.records import ObjectsOf, OriginsOf
 from controlplane.model.services import NO_ENDPOINTS, Service
@@ -220,7 +220,7 @@ class Assembler:
         last = self._last.services
         if "services" not in self._groups.changed and len(last) == len(self._units.service_by_host):
             return last
-        made = tuple(sorted(self._units.service_by_host.read.values(), key=_service_age))
+        made = tuple(sorted(self._units.service_by_host.read.values(), key=attrgetter("age")))
         return last if made == last else made
 
     def _targets(self) -> TargetIndex:
@@ -236,10 +236,6 @@ class Assembler:
 
 def _known(made: tuple[ObjectT, ...], last: tuple[ObjectT, ...]) -> tuple[ObjectT, ...]:
     return last if made == last else made
-
-
-def _service_age(service: Service) -> tuple[str, Host]:
-    return (service.creation_timestamp, service.host)
 
 
 def _placed(entry: Diagnostic, provenance: Mapping[ObjectRef, Provenance]) -> Diagnostic:

@@ -147,6 +147,11 @@ class Service(Model):
     ref: ObjectRef = ObjectRef("Service", "", "")
 
     @property
+    def age(self) -> tuple[str, Host]:
+        """What services are sorted by, the oldest first."""
+        return (self.creation_timestamp, self.host)
+
+    @property
     def is_headless(self) -> bool:
         """Whether a Kubernetes service has no virtual IP."""
         return self.provider == "Kubernetes" and self.resolution is Resolution.PASSTHROUGH

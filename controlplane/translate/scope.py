@@ -8,6 +8,7 @@ proxy must get it through a new field here, never through the Proxy itself.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from controlplane.model.base import NO_LABELS, Labels, Model
@@ -134,10 +135,12 @@ class Classifier:
         )
         self._matters = _matters(snapshot)
         self._node_matters = any(service.node_local for service in snapshot.services)
-        self._selecting: dict[str, list[Service]] = {}
+        # By namespace and one label of the selector: a proxy without it is not selected.
+        self._selecting: dict[tuple[str, tuple[str, str]], list[Service]] = {}
         for service in snapshot.services:
             if service.selector:
-                self._selecting.setdefault(service.namespace, []).append(service)
+                label = next(iter(service.selector.items()))
+                self._selecting.setdefault((service.namespace, label), []).append(service)
         # A dict and no Memo, which would hold this classifier in turn: there is one for each
         # snapshot, and a cycle would keep snapshots until the garbage is collected.
         self._known: dict[Proxy, ProxyClass] = {}
@@ -156,7 +159,7 @@ class Classifier:
             return False
         same_objects = (
             snapshot.gateways is before.gateways
-            and snapshot.routing is before.routing
+            and snapshot.routing.source_labels == before.routing.source_labels
             and snapshot.destination_rules is before.destination_rules
             and snapshot.mesh is before.mesh
         )
@@ -220,14 +223,10 @@ class Classifier:
             found = list(self._targets_by_labels(proxy))
         if len(found) < 2:
             return tuple(found)
-        rank = {service.host: index for index, service in enumerate(self._snapshot.services)}
-        unknown = len(rank)
-        return tuple(
-            sorted(
-                set(found),
-                key=lambda target: (rank.get(target.host, unknown), target.port, *target[1:]),
-            )
-        )
+        return tuple(sorted(set(found), key=self._age))
+
+    def _age(self, target: ServiceTarget) -> tuple[tuple[str, Host], ServiceTarget]:
+        return (self._snapshot.service_by_host[target.host].age, target)
 
     def _labels(self, proxy: Proxy) -> Labels:
         if proxy.labels:
@@ -259,7 +258,8 @@ class Classifier:
         if not labels:
             return
         named = {port.name: port.container_port for port in proxy.pod_ports if port.name}
-        for service in self._selecting.get(proxy.namespace, ()):
+        services = (self._selecting.get((proxy.namespace, label), ()) for label in labels.items())
+        for service in chain.from_iterable(services):
             if not selects(service.selector, labels):
                 continue
             for port in service.ports:
