@@ -83,6 +83,7 @@ class App:
             clock=time.monotonic,
             epoch=time.time,
             reporter=reporter,
+            keeps_classes=self._generator.keeps_classes,
         )
         self._kubernetes: Final = self._kubernetes_source()
         self._sources: Final[tuple[Source, ...]] = (

@@ -30,6 +30,7 @@ from controlplane.ads.types import (
     Change,
     Classify,
     Effect,
+    KeepsClasses,
     ResourceGenerator,
     Send,
 )
@@ -47,6 +48,11 @@ from controlplane.translate.resources import ResourceType
 from controlplane.translate.scope import ProxyClass
 
 
+def _may_move(_before: Snapshot, _after: Snapshot) -> bool:
+    """Stand in where nobody knows whether proxies keep their classes."""
+    return False
+
+
 class Pusher:
     """Every live stream, and the snapshot they are served from. Not thread safe.
 
@@ -62,9 +68,11 @@ class Pusher:
         epoch: Callable[[], float],
         reporter: Reporter | None = None,
         snapshot: Snapshot = EMPTY,
+        keeps_classes: KeepsClasses = _may_move,
     ) -> None:
         self._generator: Final = generator
         self._classify: Final = classify
+        self._keeps_classes: Final = keeps_classes
         self._clock: Final = clock
         self._epoch: Final = epoch
         self._snapshot = snapshot
@@ -299,6 +307,8 @@ class Pusher:
         moved = frozenset() if hosts is None else moved_between(before, new, hosts)
         same_pods = before.pods_by_ip is new.pods_by_ip
         if hosts is not None and not moved and same_pods:
+            return
+        if hosts is None and self._keeps_classes(before, new):
             return
         for stream in tuple(self._streams.values()):
             ips = stream.proxy.ips

@@ -114,6 +114,14 @@ class Classify(Protocol):
         ...
 
 
+class KeepsClasses(Protocol):
+    """What knows when no proxy can have moved."""
+
+    def __call__(self, before: Snapshot, after: Snapshot, /) -> bool:
+        """Whether every proxy has the same class in both."""
+        ...
+
+
 class Change(Protocol):
     """What differs between two snapshots, as far as the engine reads it."""
 

@@ -6,7 +6,7 @@ identical is the promise of `assemble`; a broken promise only costs work, never 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from controlplane.model.base import Model
@@ -14,6 +14,7 @@ from controlplane.model.meta import ObjectRef, moved
 from controlplane.model.names import Host
 from controlplane.model.services import Service
 from controlplane.model.snapshot import Snapshot
+from controlplane.model.table import changed_keys
 from controlplane.model.targets import moved_addresses
 
 
@@ -51,7 +52,7 @@ NO_CHANGE: Final = Change()
 
 def diff(old: Snapshot, new: Snapshot) -> Change:
     """Return what differs between two snapshots."""
-    services = _keys(old.service_by_host, new.service_by_host)
+    services = changed_keys(old.service_by_host, new.service_by_host)
     changed: set[ObjectRef] = set()
     for before, after in (
         (old.virtual_services, new.virtual_services),
@@ -68,7 +69,7 @@ def diff(old: Snapshot, new: Snapshot) -> Change:
     return Change(
         objects=frozenset(changed),
         services=frozenset(services),
-        endpoints=frozenset(_keys(old.endpoints, new.endpoints)),
+        endpoints=frozenset(changed_keys(old.endpoints, new.endpoints)),
         mesh=old.mesh is not new.mesh or old.domain != new.domain,
         namespaces=old.namespaces is not new.namespaces,
     )
@@ -81,11 +82,3 @@ def moved_between(old: Snapshot, new: Snapshot, hosts: Iterable[Host]) -> frozen
     return frozenset().union(
         *(moved_addresses(old.endpoints_of(host), new.endpoints_of(host)) for host in hosts)
     )
-
-
-def _keys(old: Mapping[Host, object], new: Mapping[Host, object]) -> set[Host]:
-    if old is new:
-        return set()
-    changed = {key for key, value in new.items() if old.get(key) is not value}
-    changed.update(key for key in old if key not in new)
-    return changed

@@ -75,6 +75,23 @@ def _laid_over(base: dict[K, V], changes: dict[K, V]) -> dict[K, V]:
     return merged
 
 
+def changed_keys(old: Mapping[K, object], new: Mapping[K, object]) -> set[K]:
+    """Return the keys whose values are not the same object, or that only one of both has.
+
+    Of two layers over one mapping only the layers are looked at.
+    """
+    if old is new:
+        return set()
+    base, before = _layers(old)
+    other, after = _layers(new)
+    keys = {*before, *after} if base is other else {*old, *new}
+    return {key for key in keys if old.get(key) is not new.get(key)}
+
+
+def _layers(mapping: Mapping[K, V]) -> tuple[Mapping[K, V], Mapping[K, V]]:
+    return (mapping._base, mapping._changes) if isinstance(mapping, Layered) else (mapping, {})
+
+
 class Table(Generic[K, V]):
     """A mapping that can be changed, and published as it is at a moment."""
 

@@ -91,6 +91,13 @@ class Generator:
         self._enter(snapshot)
         return self._classifier.classify(proxy)
 
+    def keeps_classes(self, before: Snapshot, after: Snapshot) -> bool:
+        """Whether every proxy has the same class in two snapshots, found without any of them."""
+        self._enter(before)
+        known = self._classifier
+        self._enter(after)
+        return self._classifier is known
+
     def service_targets(self, proxy: Proxy, snapshot: Snapshot) -> tuple[ServiceTarget, ...]:
         """Return the service ports that end at this proxy."""
         self._enter(snapshot)

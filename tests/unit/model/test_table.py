@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.model.table import Layered, Table
+from controlplane.model.table import Layered, Table, changed_keys
 
 KEYS = st.integers(0, 30)
 STEPS = st.lists(
@@ -47,6 +47,10 @@ def test_what_was_published_is_what_a_dict_was_then(
         assert dict(found) == expected
         assert found == expected
         assert len(found) == len(expected)
+        for other, _ in published:
+            assert changed_keys(other, found) == {
+                key for key in range(32) if other.get(key) is not found.get(key)
+            }
         for key in range(-1, 32):
             assert found.get(key) == expected.get(key)
             assert found.get(key, "x") == expected.get(key, "x")
