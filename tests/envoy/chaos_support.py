@@ -284,17 +284,19 @@ class ChaosMesh:
             if text in entry["cluster"]["name"]
         ]
 
+    async def lacking(self, text: str) -> list[str]:
+        """Return the Envoys that do not have the text anywhere in their routes."""
+        return [
+            name
+            for name, envoy in self.bed.envoys.items()
+            if text not in json.dumps(await envoy.admin.config_dump("dynamic_route_configs"))
+        ]
+
     async def applied(self, text: str) -> None:
         """Wait until every Envoy has the text somewhere in its routes."""
-
-        async def lacking() -> list[str]:
-            found = []
-            for name, envoy in self.bed.envoys.items():
-                if text not in json.dumps(await envoy.admin.config_dump("dynamic_route_configs")):
-                    found.append(name)
-            return found
-
-        await eventually(lacking, lambda names: not names, what=f"routes with {text}")
+        await eventually(
+            partial(self.lacking, text), lambda names: not names, what=f"routes with {text}"
+        )
 
 
 class Interposer:

@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -182,6 +183,53 @@ async def test_a_rejected_object_comes_and_goes_while_a_cluster_warms(mesh: Chao
         mesh.interposer.keep_back_endpoints("")
         mesh.write("cold.yaml")
         await asyncio.sleep(1)
+
+
+async def test_routes_move_on_while_a_cluster_warms_for_ever_and_others_come(
+    mesh: ChaosMesh,
+) -> None:
+    """No Envoy acknowledges clusters then; each route waits for its own five seconds at most."""
+    assert mesh.interposer is not None
+    mesh.interposer.keep_back_endpoints("||cold")
+    mesh.write(
+        "cold.yaml",
+        service("cold", mesh.port),
+        endpoint_slice("cold", mesh.addresses[5:6], mesh.port),
+    )
+    wanted: dict[str, float] = {}
+
+    async def late() -> list[str]:
+        """Which Envoys lack a route that was wanted so long ago."""
+        due = [name for name, since in wanted.items() if since + 7 < time.monotonic()]
+        found = []
+        for envoy_name, envoy in mesh.bed.envoys.items():
+            text = json.dumps(await envoy.admin.config_dump("dynamic_route_configs"))
+            found += [f"{envoy_name} lacks {name}" for name in due if f"||{name}." not in text]
+        return found
+
+    async with mesh.load() as loads:
+        for number in range(int(max(10, SECONDS))):
+            name = f"new-{number}"
+            made = [
+                service(name, mesh.port),
+                endpoint_slice(name, mesh.addresses[4:5], mesh.port),
+                virtual_service(name, name, {"host": name}),
+            ]
+            wanted[name] = time.monotonic()
+            mesh.write(f"{name}.yaml", *made)
+            # What goes to known clusters does not wait at all.
+            mesh.route({"host": "front"}, timeout=f"{10 + number}s")
+            await eventually(
+                partial(mesh.lacking, f'"timeout": "{10 + number}s"'),
+                lambda names: not names,
+                seconds=4,
+                what="the newest timeout",
+            )
+            await asyncio.sleep(1)
+            assert not await late()
+    assert mesh.interposer.kept, "nothing was kept back, so nothing was warming"
+    for load in loads:
+        assert set(load.seen) == {"backend-0", "backend-1"}
 
 
 async def test_a_rejection_is_shown_everywhere_and_lifted_when_mended(mesh: ChaosMesh) -> None:
