@@ -23,6 +23,7 @@ from controlplane.ads.wire import (
 from controlplane.errors import NodeError
 from controlplane.translate.envoy import DeltaDiscoveryRequest, DiscoveryRequest, Node
 from controlplane.translate.resources import Common, Joined, Origin, Resource, ResourceType
+from controlplane.translate.scope import EXTENSIONS_READ
 
 with warnings.catch_warnings():
     # The library warns about its own use of pydantic while it is being imported.
@@ -151,6 +152,17 @@ def test_the_node_of_a_first_request_becomes_a_proxy_and_its_extensions_are_sift
     assert (proxy.namespace, proxy.labels, proxy.locality) == ("shop", {"app": "web"}, "r/z")
     assert proxy.extensions == {"istio.stats"}
     assert proxy.user_agent == "envoy/1.40.0"
+
+
+@pytest.mark.parametrize("name", sorted(EXTENSIONS_READ))
+def test_each_extension_that_matters_is_found_among_others(name: str) -> None:
+    node = Node(id=NODE)
+    for other in ("envoy.filters.http.router", name, "istio.other"):
+        node.extensions.add().name = other
+    message = DiscoveryRequest(type_url=CDS.url, node=node)
+    _, proxy = decode_request(message.SerializeToString(), first=True)
+    assert proxy is not None
+    assert proxy.extensions == {name}
 
 
 @pytest.mark.parametrize("payload", [b"\xff", b"\x0a\x05ab", b"\x12\x01\xff"])
