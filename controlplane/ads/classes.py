@@ -91,6 +91,16 @@ class Stream:
         if view is not self.session.view and self.session.on_view(view):
             self.wake()
 
+    def follow(self, old: ClassView, new: ClassView, kinds: Iterable[ResourceType]) -> None:
+        """Do the same after a step from one view of the class to the next.
+
+        `kinds` are the types in which they may differ.
+        """
+        if self.retained or self.session.view is not old:
+            self.show()
+        elif self.session.on_view(new, kinds):
+            self.wake()
+
     def keep(self, clusters: Iterable[Resource], now: float) -> None:
         """Keep clusters that only the client knows, until it has acknowledged its routes."""
         # In state of the world the routes may first have to wait for new clusters.
@@ -154,8 +164,13 @@ class ClassState:
             kept = {**leaving(old, self.base, now, settled=self._settled), **kept}
         self.retained = kept
         self.waiting = set(self.streams) if kept else set()
-        for stream in tuple(self.streams):
-            stream.show()
+        view = self.view
+        if old.retained or view.retained:
+            for stream in tuple(self.streams):
+                stream.show()
+        else:
+            for stream in tuple(self.streams):
+                stream.follow(old, view, view.kinds)
         return old
 
     def retire(self, now: float) -> bool:

@@ -8,7 +8,7 @@ break: every wait has an end (`next_deadline`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from controlplane.ads import overlay
@@ -79,12 +79,19 @@ class Session:
         """What the stream shall hold."""
         return self._view
 
-    def on_view(self, view: ClassView) -> bool:
-        """Take a newer view; return whether there is something to send."""
+    def on_view(self, view: ClassView, kinds: Iterable[ResourceType] | None = None) -> bool:
+        """Take a newer view; return whether there is something to send.
+
+        `kinds` are the types of which it may show anything else than the view before, None for
+        all. Whatever else there is to send has been said when it came up.
+        """
         self._view = view
         self._adding.keep_shown(view)
         changed = False
-        for kind, watch in self.watches.items():
+        for kind in self.watches if kinds is None else kinds:
+            watch = self.watches.get(kind)
+            if watch is None:
+                continue
             if view.collection(kind, watch.selected) is not watch.based:
                 watch.dirty = True
                 watch.push = view.push

@@ -95,6 +95,7 @@ class ClassView:
         "cls",
         "clusters",
         "decisions",
+        "kinds",
         "listeners",
         "push",
         "retained",
@@ -111,6 +112,7 @@ class ClassView:
         collections: Collections,
         clusters: Collection,
         listeners: Collection,
+        kinds: tuple[ResourceType, ...] = tuple(ResourceType),
         push: int = 0,
         base: ClassView | None = None,
         retained: Mapping[str, Retained] | None = None,
@@ -122,6 +124,7 @@ class ClassView:
         self.clusters: Final = clusters
         self.listeners: Final = listeners
         self.push: Final = push
+        self.kinds: Final = kinds  # of which the view before it may have shown something else
         # No reference to itself: a view is large, and a cycle would outlive many pushes.
         self._base: Final = base
         self.retained: Final[Mapping[str, Retained]] = retained or {}
@@ -180,6 +183,11 @@ class ClassView:
                 Collection.of(ResourceType.LISTENER, self._generator.listeners(snapshot, self.cls)),
             )
         )
+        same = set(unread)
+        if clusters is self.clusters:
+            same.add(_CLUSTER)
+        if listeners is self.listeners:
+            same.add(_LISTENER)
         view = ClassView(
             self._generator,
             self.cls,
@@ -187,6 +195,7 @@ class ClassView:
             collections=self._collections,
             clusters=clusters,
             listeners=listeners,
+            kinds=tuple(kind for kind in ResourceType if kind not in same),
             push=push,
         )
         for kind, known in self._selections.items():
@@ -209,6 +218,7 @@ class ClassView:
             collections=self._collections,
             clusters=self.clusters,
             listeners=self.listeners,
+            kinds=(_ENDPOINT,),
             push=push,
         )
         for kind, known in self._selections.items():
