@@ -98,12 +98,13 @@ class Connection:
         A client that comes and goes is always new, and takes as much as all others together.
         """
         stream = self._stream
-        return (
-            self._left_new > 0
-            or stream is None
-            or self._common.clock() < self._old_at
-            or stream.session.rejects
-        )
+        if self._left_new or stream is None:
+            return True
+        if self._old_at:
+            if self._common.clock() < self._old_at:
+                return True
+            self._old_at = 0.0
+        return stream.session.rejects
 
     def end(self, status: Status, message: str) -> None:
         """End the stream with a status."""

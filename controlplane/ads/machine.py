@@ -71,6 +71,7 @@ class Session:
         self._holding: Final = Holding()
         self.returning: Final = Returning()
         self.watches: dict[ResourceType, Watch] = {}
+        self._rejected = False  # whether it did, since `rejects` was last false
         self.freed = False  # whether an answer freed a resource that others were spared
         self.recorded: list[Rejection] = []  # rejections since somebody last looked
 
@@ -139,7 +140,11 @@ class Session:
     @property
     def rejects(self) -> bool:
         """Whether something that the client was sent stands rejected."""
-        return any(watch.bisection is not None or watch.error for watch in self.watches.values())
+        if self._rejected:
+            self._rejected = any(
+                watch.bisection is not None or watch.error for watch in self.watches.values()
+            )
+        return self._rejected
 
     def next_deadline(self) -> float | None:
         """Return when `take` has to be asked again even if nothing happens."""
@@ -401,6 +406,7 @@ class Session:
 
     def _reject(self, watch: Watch, sent: Sent, failure: Failure, now: float) -> None:
         """Find who is guilty (rule 11); the client keeps what it accepted before."""
+        self._rejected = True
         watch.error = failure.message or f"code {failure.code}"
         watch.refused = sent.version
         watch.time_acked = now

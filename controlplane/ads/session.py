@@ -114,6 +114,7 @@ class SotwSession(Session):
             # The error is an older response's; this one is in use (Envoy 1.40 while warming).
             self._accept(watch, sent, now)
             watch.error = request.error.message
+            self._rejected = True
         else:
             self._reject(watch, sent, request.error, now)
 
