@@ -23,6 +23,7 @@ from controlplane.translate.resources import Resource, ResourceType
 SPARE_AFTER: Final = 2  # distinct nodes
 _MAX_HASHES: Final = 4_096
 _MAX_NODES: Final = 1_024
+_MAX_PAIRS: Final = 100_000  # of a hash and a node, 200 bytes each
 _MAX_MESSAGE: Final = 2_000  # characters
 _LOOKED_AT: Final = 10_000  # accepted resources
 
@@ -93,6 +94,7 @@ class Rejections:
         self._by_route: dict[str, dict[tuple[str, str], Rejection]] = {}
         # What healthy streams acknowledge is looked at once, until something is rejected again.
         self._looked_at: set[tuple[bytes, str]] = set()
+        self._pairs = 0  # of a hash and a node that rejected it
 
     def of(self, kind: ResourceType) -> Iterable[Rejection]:
         """Return the rejections of a type."""
@@ -169,16 +171,18 @@ class Rejections:
             found = known[key] = Rejection(item, build, message[:_MAX_MESSAGE].strip(), predecessor)
             if isinstance(item, VirtualHost):
                 self._by_route.setdefault(item.route, {})[key] = found
-            while len(known) > _MAX_HASHES:
-                self._forget(*known.popitem(last=False))
         known.move_to_end(key)
         self._looked_at.clear()
         if len(found.nodes) >= _MAX_NODES:
             self._forget_node(key, found, next(iter(found.nodes)))
+        if node not in found.nodes:
+            self._pairs += 1
         found.nodes[node] = None
         self._by_node.setdefault((item.type, node), {})[key] = found
         if found.spared:
             self._spared[item.type][key] = found
+        while len(known) > _MAX_HASHES or (self._pairs > _MAX_PAIRS and len(known) > 1):
+            self._forget(*known.popitem(last=False))
         return found
 
     def _forget(self, key: tuple[str, str], rejection: Rejection) -> None:
@@ -193,6 +197,7 @@ class Rejections:
 
     def _forget_node(self, key: tuple[str, str], rejection: Rejection, node: str) -> None:
         del rejection.nodes[node]
+        self._pairs -= 1
         where = (rejection.item.type, node)
         known = self._by_node[where]
         del known[key]

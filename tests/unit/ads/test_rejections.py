@@ -63,6 +63,19 @@ def test_only_what_is_shown_is_looked_for_among_all_that_was_rejected() -> None:
     assert rejections.concerning(ResourceType.CLUSTER, "one", "1.40", shown=frozenset()) == []
 
 
+def test_a_fleet_that_rejects_everything_is_remembered_within_bounds() -> None:
+    rejections = Rejections()
+    items = [cluster(str(number)) for number in range(150)]
+    for item in items:
+        for node in range(1000):
+            rejections.record(item, node=str(node), build="", message="no", predecessor=None)
+    kept = list(rejections.of(ResourceType.CLUSTER))
+    assert [rejection.item for rejection in kept] == items[-len(kept) :], "the newest"
+    assert 90_000 < sum(len(rejection.nodes) for rejection in kept) <= 100_000
+    assert not rejections.refuses(items[0], "1", "")
+    assert rejections.refuses(items[-1], "1", "")
+
+
 def test_only_what_is_still_wanted_is_told() -> None:
     rejections = Rejections()
     rejections.record(NAMES[0], node="n", build="", message="no", predecessor=None)
