@@ -137,8 +137,9 @@ class Collector:
     def merge(self, part: Part) -> None:
         """Take everything that a part has."""
         self.pods.update(part.pods)
-        self.leaving |= part.leaving
-        self.waiting |= part.waiting
+        if part.leaving or part.waiting:
+            self.leaving |= part.leaving
+            self.waiting |= part.waiting
         for name, more in part.found.items():
             known = self.found[name]
             if known.keys().isdisjoint(more):

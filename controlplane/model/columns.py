@@ -9,7 +9,7 @@ through `spread`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, Final, TypeVar
 
@@ -45,6 +45,17 @@ def joined(texts: Iterable[str]) -> str:
 def split(text: str) -> list[str]:
     """Return the texts that were joined."""
     return text.split(_BETWEEN) if text else []
+
+
+def beginning(text: str, start: str) -> Iterator[str]:
+    """Yield those of the joined texts that begin with something, without a look at the others."""
+    place = text.find(start) if text else -1
+    while place >= 0:
+        end = text.find(_BETWEEN, place)
+        end = end if end >= 0 else len(text)
+        if place == 0 or text[place - 1] == _BETWEEN:
+            yield text[place:end]
+        place = text.find(start, max(end, place + 1))
 
 
 def length(text: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
-from controlplane.model.columns import split
+from controlplane.model.columns import beginning
 from controlplane.model.names import Host
 from controlplane.model.port_endpoints import PortEndpoints, places
 from controlplane.model.services import Endpoint, Service, ServiceEndpoints
@@ -92,10 +92,7 @@ def _is_in(endpoints: ServiceEndpoints, network: str) -> bool:
 def _has(group: Sequence[Endpoint], network: str) -> bool:
     if not isinstance(group, PortEndpoints):
         return any(network_of(endpoint.address) == network for endpoint in group)
-    if network not in group.text:
-        return False
-    near = [address for address in split(group.text) if address.startswith(network)]
-    return any(network_of(address) == network for address in near)
+    return any(network_of(address) == network for address in beginning(group.text, network))
 
 
 def targets_at(

@@ -20,7 +20,7 @@ from controlplane.model.core import KubernetesService
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.endpoints import kubernetes_endpoints, service_entry_endpoints
 from controlplane.model.grouping import Groups
-from controlplane.model.meta import ObjectRef, Record, by_age
+from controlplane.model.meta import Object, ObjectRef, Record, by_age
 from controlplane.model.names import Host
 from controlplane.model.packed import PackedSlice
 from controlplane.model.port_endpoints import known_endpoints, workloads
@@ -34,10 +34,11 @@ _MANY: Final = 100
 
 
 class _Made(msgspec.Struct, frozen=True, gc=False):
-    """What one unit came to for one of its hosts."""
+    """What one unit came to for one of its hosts, and of which object that was made."""
 
     service: Service
     endpoints: ServiceEndpoints
+    item: Object
 
 
 class Units:
@@ -93,10 +94,12 @@ class Units:
         old = self._made.pop(unit, ())
         before = self._in_parts.pop(unit, NOTHING)
         record: Record | None = self._groups.records.get(unit)
-        made = () if record is None else self._make(record, before, last)
+        made = () if record is None else self._make(record, old, before, last)
         if record is not None and made:
             unit = record.ref  # the one that everybody keeps
-            self._made[unit] = tuple([_Made(service, found.endpoints) for service, found in made])
+            self._made[unit] = tuple(
+                [_Made(service, found.endpoints, record.item) for service, found in made]
+            )
             if made[0][1].parts:
                 self._in_parts[unit] = made[0][1]
         found = [found for _, found in made]
@@ -129,14 +132,18 @@ class Units:
         }
 
     def _make(
-        self, record: Record, before: Found, last: Snapshot
+        self, record: Record, old: tuple[_Made, ...], before: Found, last: Snapshot
     ) -> Sequence[tuple[Service, Found]]:
-        """Return the services of a unit, each with what was found for it."""
+        """Return the services of a unit, each with what was found for it; `old` is what it came
+        to last time."""
         item = record.item
         match item:
             case KubernetesService():
-                declared = from_kubernetes(item, ref=record.ref, domain=self._domain)
-                service = _known_service(declared, last)
+                if old and old[0].item is item:
+                    service = old[0].service
+                else:
+                    declared = from_kubernetes(item, ref=record.ref, domain=self._domain)
+                    service = _known_service(declared, last)
                 meta = item.metadata
                 found = kubernetes_endpoints(
                     item,

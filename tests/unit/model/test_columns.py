@@ -7,7 +7,7 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.model.columns import column, joined, length, split, spread
+from controlplane.model.columns import beginning, column, joined, length, split, spread
 
 ADDRESSES = st.lists(st.text("ab.:1", min_size=1, max_size=5), max_size=6)
 
@@ -29,3 +29,9 @@ def test_joined_texts_come_apart_again(texts: list[str]) -> None:
     text = joined(texts)
     assert split(text) == texts
     assert length(text) == len(texts)
+
+
+@given(ADDRESSES, st.text("ab.:1", max_size=2))
+def test_texts_are_found_by_how_they_begin(texts: list[str], start: str) -> None:
+    found = list(beginning(joined(texts), start))
+    assert found == [text for text in texts if text.startswith(start)]
