@@ -174,7 +174,14 @@ def _frozen_dict(arguments: tuple[Any, ...], value: Any) -> FrozenDict[Any, Any]
             raise TypeError(f"Expected `str`, got `{_kind_of(entry)}` for key `{key}`")
         # Labels repeat from object to object: interned, they cost one pointer each.
         frozen[intern(key)] = intern(entry)
-    return frozen
+    found: FrozenDict[str, str] = _same_labels(frozen)
+    return found
+
+
+@functools.lru_cache(maxsize=128)
+def _same_labels(labels: Any) -> Any:
+    """Return the first of equal labels: pods of a Deployment, a selector, subsets have the same."""
+    return labels
 
 
 def _kind_of(value: Any) -> Literal["null", "bool", "int", "float", "str", "array", "object"]:

@@ -7,6 +7,7 @@ workloadSelector take no part (Istio's push_context.go and destination_rule.go).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
@@ -232,7 +233,7 @@ def _single(rule: DestinationRule, *, mesh: MeshConfig, domain: str) -> MergedRu
     spec, ref = rule.spec, rule.ref
     named: dict[str, tuple[Subset, SubsetOrigin]] = {}
     for index, subset in enumerate(spec.subsets):
-        named.setdefault(subset.name, (subset, SubsetOrigin(ref, f"spec.subsets[{index}]")))
+        named.setdefault(subset.name, (subset, SubsetOrigin(ref, _subset_field(index))))
     return MergedRule(
         host=resolve_host(spec.host, rule.metadata.namespace, domain),
         namespace=rule.metadata.namespace,
@@ -243,6 +244,11 @@ def _single(rule: DestinationRule, *, mesh: MeshConfig, domain: str) -> MergedRu
         subsets=tuple(subset for subset, _ in named.values()),
         subset_origins=tuple(origin for _, origin in named.values()),
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _subset_field(index: int) -> str:
+    return f"spec.subsets[{index}]"
 
 
 def _merge(found: list[MergedRule], newer: MergedRule) -> None:

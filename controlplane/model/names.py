@@ -75,7 +75,8 @@ def gateway_route(port: int, bind: str = "") -> RouteName:
 
 def service_host(name: str, namespace: str, domain: str) -> Host:
     """`NAME.NAMESPACE.svc.DOMAIN`: the host of a Kubernetes Service."""
-    return Host(f"{name}.{namespace}.svc.{domain}")
+    # One string for the service and for every rule that means it.
+    return Host(sys.intern(f"{name}.{namespace}.svc.{domain}"))
 
 
 def resolve_host(host: str, namespace: str, domain: str) -> Host:

@@ -7,10 +7,13 @@ of them in a large mesh: they are columns here. The rule that is easy to break: 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from itertools import repeat
-from typing import ClassVar, Final, Literal, NamedTuple
+from operator import is_not
+from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar
 
+import msgspec
 from msgspec import structs
 
 from controlplane.model.base import one
@@ -22,7 +25,11 @@ from controlplane.model.core import (
     KubernetesService,
     TargetRef,
 )
+from controlplane.model.destination_rule import DestinationRule
 from controlplane.model.meta import Object, ObjectMeta, ObjectRef
+from controlplane.model.virtual_service import VirtualService
+
+Value = TypeVar("Value")
 
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 
@@ -80,8 +87,36 @@ def packed(item: Object) -> Object:
                     selector=labels if spec.selector == labels else spec.selector,
                 ),
             )
+        case VirtualService(spec=routes):
+            return structs.replace(item, spec=interned(routes))
+        case DestinationRule(spec=rules):
+            return structs.replace(item, spec=interned(rules))
         case _:
             return item
+
+
+def interned(value: Value) -> Value:
+    """Return a value with each of its texts kept once: hosts and subsets repeat in routes."""
+    made: Any = value
+    match value:
+        case str() if type(value) is str:  # and no word of an enumeration
+            made = sys.intern(value)
+        case tuple():
+            entries = [interned(entry) for entry in value]
+            if any(map(is_not, entries, value)):
+                made = tuple(entries)
+        case msgspec.Struct():
+            fields = {name: getattr(value, name) for name in value.__struct_fields__}
+            changes = {
+                name: kept
+                for name, entry in fields.items()
+                if (kept := interned(entry)) is not entry
+            }
+            made = structs.replace(value, **changes) if changes else value
+        case _:
+            pass
+    found: Value = made
+    return found
 
 
 def pack_slice(item: EndpointSlice) -> PackedSlice:

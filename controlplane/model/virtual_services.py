@@ -36,6 +36,8 @@ from controlplane.model.virtual_service import (
     VirtualService,
 )
 
+NO_SOURCE_LABELS: Final[frozenset[tuple[str, str]]] = frozenset()
+
 
 class RoutingRule(Model):
     """A VirtualService with every name resolved: hosts, gateways, destinations, mirrors.
@@ -53,7 +55,7 @@ class RoutingRule(Model):
     http: tuple[HTTPRoute, ...] = ()
     tls: tuple[TLSRoute, ...] = ()
     tcp: tuple[TCPRoute, ...] = ()
-    source_labels: frozenset[tuple[str, str]] = frozenset()
+    source_labels: frozenset[tuple[str, str]] = NO_SOURCE_LABELS
     reads_source: bool = False
 
     @property
@@ -315,7 +317,7 @@ def resolve(source: VirtualService, *, mesh: MeshConfig, domain: str) -> Routing
         http=tuple(resolver.http(route) for route in spec.http),
         tls=tuple(resolver.tls(route) for route in spec.tls),
         tcp=tuple(resolver.tcp(route) for route in spec.tcp),
-        source_labels=frozenset(_source_labels(source)),
+        source_labels=frozenset(_source_labels(source)) or NO_SOURCE_LABELS,
         reads_source=any(
             match.source_labels or match.source_namespace
             for route in spec.http

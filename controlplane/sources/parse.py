@@ -66,6 +66,7 @@ class _FileParser:
         self.diagnostics: list[Diagnostic] = []
         self.rejected: set[ObjectRef] = set()
         self.unidentified = False
+        self._last = Provenance("file", file, 0)
 
     def parse(self, data: bytes) -> ParsedFile:
         broken = False
@@ -233,7 +234,7 @@ class _FileParser:
             self.rejected.add(ref)
 
     def _accept(self, item: Object, line: int) -> None:
-        record = Record.of(item, Provenance("file", self.file, line))
+        record = Record.of(item, self._origin(line))
         first = self.objects.setdefault(record.ref, record)
         if first is not record:
             self.diagnostics.append(
@@ -246,6 +247,12 @@ class _FileParser:
                     message=f"is in this file twice; the one at line {first.origin.line} is used",
                 )
             )
+
+    def _origin(self, line: int) -> Provenance:
+        """Return the origin of what is at a line: JSON often has all objects in one."""
+        if self._last.line != line:
+            self._last = Provenance("file", self.file, line)
+        return self._last
 
     def _report(
         self,
