@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from itertools import repeat
-from operator import is_not
+from operator import is_not, itemgetter
 from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -98,23 +98,20 @@ def packed(item: Object) -> Object:
 def interned(value: Value) -> Value:
     """Return a value with each of its texts kept once: hosts and subsets repeat in routes."""
     made: Any = value
-    match value:
-        case str() if type(value) is str:  # and no word of an enumeration
-            made = sys.intern(value)
-        case tuple():
-            entries = [interned(entry) for entry in value]
-            if any(map(is_not, entries, value)):
-                made = tuple(entries)
-        case msgspec.Struct():
-            fields = {name: getattr(value, name) for name in value.__struct_fields__}
-            changes = {
-                name: kept
-                for name, entry in fields.items()
-                if (kept := interned(entry)) is not entry
-            }
-            made = structs.replace(value, **changes) if changes else value
-        case _:
-            pass
+    if type(made) is str:  # and no word of an enumeration
+        made = sys.intern(made)
+    elif type(made) is tuple:
+        entries = [interned(entry) for entry in made]
+        if any(map(is_not, entries, made)):
+            made = tuple(entries)
+    elif isinstance(made, msgspec.Struct):
+        changes = {}
+        for name in made.__struct_fields__:
+            entry = getattr(made, name)
+            if entry and (kept := interned(entry)) is not entry:
+                changes[name] = kept
+        if changes:
+            made = structs.replace(made, **changes)
     found: Value = made
     return found
 
@@ -129,10 +126,13 @@ def pack_slice(item: EndpointSlice) -> PackedSlice:
             for address in endpoint.addresses
             if address
         ],
-        key=_first,
+        key=itemgetter(0),
     )
     endpoints = [endpoint for _, endpoint in rows]
-    targets = [_target(endpoint.target_ref, meta.namespace) for endpoint in endpoints]
+    targets = [
+        None if endpoint.target_ref is None else _target(endpoint.target_ref, meta.namespace)
+        for endpoint in endpoints
+    ]
     names = ["" if target is None else target.name for target in targets]
     return PackedSlice(
         metadata=ObjectMeta(
@@ -154,12 +154,8 @@ def pack_slice(item: EndpointSlice) -> PackedSlice:
     )
 
 
-def _first(row: tuple[str, object]) -> str:
-    return row[0]
-
-
-def _target(target: TargetRef | None, namespace: str) -> ObjectRef | None:
+def _target(target: TargetRef, namespace: str) -> ObjectRef | None:
     """Return what a reference names; one without a kind, or no object's name, names nothing."""
-    if target is None or not target.kind or "\0" in target.name:
+    if not target.kind or "\0" in target.name:
         return None
     return ObjectRef(target.kind, target.namespace or namespace, target.name)

@@ -117,9 +117,7 @@ def unsupported(item: Object | MeshConfig) -> Iterator[Finding]:
         if item.body is not None:  # kinds without a body are read when another object names them
             yield _finding((), f"{item.qualified_kind} is not supported yet and has no effect")
         return
-    for row in TABLE.get(type(item), ()):
-        for path, value in _walk(item, row.path.split("."), ()):
-            yield from _judge(row, path, value)
+    yield from _walk(item, _tree(type(item)), ())
 
 
 def _judge(row: Unsupported, path: Path, value: Any) -> Iterator[Finding]:
@@ -145,19 +143,44 @@ def attributes(model: type[Model]) -> Mapping[str, tuple[str, Any]]:
     }
 
 
-def _walk(value: Model, parts: list[str], path: Path) -> Iterator[tuple[Path, Any]]:
-    """Yield the path and value of every place that the parts mean and that was set."""
-    name = parts[0].removesuffix("[]")
-    attribute, default = attributes(type(value))[name]
-    found = getattr(value, attribute)
-    rest = parts[1:]
-    if found is None or found == default:
-        return
-    below = (*path, name)
-    if not rest:
-        yield below, found
-    elif parts[0].endswith("[]"):
-        for index, entry in enumerate(found):
-            yield from _walk(entry, rest, (*below, index))
-    else:
-        yield from _walk(found, rest, below)
+class _Node:
+    """The rows that end at a part of a path, and the parts that may follow."""
+
+    __slots__ = ("below", "rows")
+
+    def __init__(self) -> None:
+        self.rows: Final[list[Unsupported]] = []
+        self.below: Final[dict[str, _Node]] = {}
+
+
+@cache
+def _tree(model: type[Model]) -> _Node:
+    """Return the rows of a kind by the parts of their paths, so that each field is read once."""
+    root = _Node()
+    for row in TABLE.get(model, ()):
+        node = root
+        for part in row.path.split("."):
+            node = node.below.setdefault(part, _Node())
+        node.rows.append(row)
+    return root
+
+
+def _walk(value: Model, node: _Node, path: Path) -> Iterator[Finding]:
+    """Yield what is found at every place below a value that rows mean and that was set."""
+    known = attributes(type(value))
+    for part, child in node.below.items():
+        name = part.removesuffix("[]")
+        attribute, default = known[name]
+        found = getattr(value, attribute)
+        if found is None or found == default:
+            continue
+        below = (*path, name)
+        for row in child.rows:
+            yield from _judge(row, below, found)
+        if not child.below:
+            continue
+        if part.endswith("[]"):
+            for index, entry in enumerate(found):
+                yield from _walk(entry, child, (*below, index))
+        else:
+            yield from _walk(found, child, below)
