@@ -66,9 +66,10 @@ def network_of(address: str) -> str:
 
 def networks(endpoints: ServiceEndpoints) -> set[str]:
     """Return the networks of all addresses of a service."""
-    addresses = {address for group in endpoints.groups for address, _ in places(group)}
-    addresses.update(entry.address for entry in endpoints.leaving)
-    return set(map(network_of, addresses))
+    found = {network_of(entry.address) for entry in endpoints.leaving}
+    for group in endpoints.groups:
+        found.update([network_of(address) for address, _ in places(group)])
+    return found
 
 
 def moved_networks(

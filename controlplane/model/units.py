@@ -28,7 +28,7 @@ from controlplane.model.service_entry import ServiceEntry
 from controlplane.model.services import NO_ENDPOINTS, Service, ServiceEndpoints
 from controlplane.model.snapshot import Snapshot
 from controlplane.model.table import Table
-from controlplane.model.targets import moved_addresses, moved_networks
+from controlplane.model.targets import moved_addresses, moved_networks, networks
 
 _MANY: Final = 100
 
@@ -224,6 +224,10 @@ class Units:
             self.endpoints.put(host, endpoints)
         else:
             self.endpoints.drop(host)
+        if not before:
+            changed.add("targets")
+            self._move(host, set(), networks(endpoints))
+            return
         moved = moved_addresses(before, endpoints)
         if moved:
             changed.add("targets")
