@@ -8,9 +8,9 @@ break: everything read here is compared by `fits`, and nothing else may be read.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from msgspec import structs
 
@@ -57,6 +57,34 @@ class Defaults(NamedTuple):
         return {domain.lower() for value in self.by_name.values() for domain in value.domains}
 
 
+class Seen(NamedTuple):
+    """The services that clients of alike namespaces see, oldest first, and their other names."""
+
+    services: Mapping[Host, Service]
+    by_port: Mapping[int, Mapping[Host, Service]]
+    aliases: Mapping[Host, tuple[Host, ...]]
+
+    @classmethod
+    def of(cls, services: Iterable[Service]) -> Self:
+        """Return these services by host, and by the number of each of their ports."""
+        by_host = {service.host: service for service in services}
+        by_port: dict[int, dict[Host, Service]] = {}
+        for host, service in by_host.items():
+            for port in service.ports:
+                by_port.setdefault(port.number, {})[host] = service
+        return cls(by_host, by_port, _aliases(by_host))
+
+
+class UsualKey(NamedTuple):
+    """What decides by which names a class calls the services of other namespaces on a port."""
+
+    alike: str
+    port: int
+    dns_domain: str
+    ipv4: bool
+    ipv6: bool
+
+
 class Shared:
     """Makes equal values the same object: most virtual hosts are those of many classes."""
 
@@ -68,6 +96,21 @@ class Shared:
         self._defaults: Final[dict[tuple[str, int], dict[DomainsKey, VirtualHostInput]]] = {}
         self._renewed: Final[dict[str, dict[VirtualHostInput, VirtualHostInput]]] = {}
         self._selected: Final[dict[Selection, RuleContent | None]] = {}
+        self._seen: Final[dict[str, Seen]] = {}
+        self._usual: Final[dict[UsualKey, Defaults | None]] = {}
+
+    def seen(self, namespace: str, services: Iterable[Service]) -> Seen:
+        """Return the services that clients of a namespace see, gone through once."""
+        found = self._seen.get(namespace)
+        if found is None:
+            found = self._seen[namespace] = Seen.of(services)
+        return found
+
+    def usual(self, key: UsualKey, make: Callable[[], Defaults | None]) -> Defaults | None:
+        """Return the virtual hosts of a port for clients to whom no service is near, made once."""
+        if key not in self._usual:
+            self._usual[key] = make()
+        return self._usual[key]
 
     def one(self, value: Value) -> Value:
         """Return the first value that was equal to this one."""
@@ -125,10 +168,11 @@ class ServiceHosts:
         self._former: dict[int, Defaults | None] = {}
         self.routed: Final[dict[int, Any]] = {}
         """What VirtualServices made of these services, by port: `SidecarRoutes` keeps it here."""
+        # Only in its own namespace a service has names that others do not know it by.
+        namespace, found, domain = cls.dns_domain.partition(".svc.")
+        self._near: Final = f".{namespace}." if found else None
+        self._far_domain: Final = sys.intern(f".svc.{domain}") if found else cls.dns_domain
         if before is not None and before.is_of(snapshot):
-            self.services = before.services
-            self.by_port = before.by_port
-            self._aliases = before._aliases
             self._former = dict(before._defaults)
 
     def is_of(self, snapshot: Snapshot) -> bool:
@@ -146,30 +190,19 @@ class ServiceHosts:
         return self.is_of(snapshot) and snapshot.rules is mine.rules and snapshot.mesh is mine.mesh
 
     @cached_property
-    def services(self) -> Mapping[Host, Service]:
-        """The services that the class sees, oldest first. A single service needs none of it."""
-        return {
-            service.host: service
-            for service in self._snapshot.services
-            if self._destinations.sees(service)
-        }
+    def _seen(self) -> Seen:
+        """A single service needs none of it."""
+        services = (one for one in self._snapshot.services if self._destinations.sees(one))
+        return self.shared.seen(self.alike, services)
 
-    @cached_property
+    @property
     def by_port(self) -> Mapping[int, Mapping[Host, Service]]:
-        """The same by the number of each of their ports."""
-        found: dict[int, dict[Host, Service]] = {}
-        for host, service in self.services.items():
-            for port in service.ports:
-                found.setdefault(port.number, {})[host] = service
-        return found
-
-    @cached_property
-    def _aliases(self) -> dict[Host, tuple[Host, ...]]:
-        return _aliases(self.services)
+        """The services that the class sees, oldest first, by the number of each of their ports."""
+        return self._seen.by_port
 
     def own_names(self, service: Service) -> tuple[Host, ...]:
         """Return the names in full by which a service is known."""
-        return (service.host, *self._aliases.get(service.host, ()))
+        return (service.host, *self._seen.aliases.get(service.host, ()))
 
     def domains(self, service: Service) -> tuple[str, ...]:
         """Return all names by which the class may call a service, in wire order."""
@@ -189,14 +222,17 @@ class ServiceHosts:
         )
         return tuple(map(sys.intern, names))
 
-    def _domains_key(self, service: Service) -> DomainsKey:
-        host, aliases = service.host, self._aliases.get(service.host, ())
-        dns_domain = self._cls.dns_domain
-        namespace, found, domain = dns_domain.partition(".svc.")
-        if found and not any(f".{namespace}." in name for name in (host, *aliases)):
-            # Only in its own namespace a service has names that others do not know it by.
-            dns_domain = sys.intern(f".svc.{domain}")
-        return DomainsKey(host, aliases, dns_domain, self._cls.ipv4, self._cls.ipv6)
+    def _domains_key(self, service: Service, *, far: bool = False) -> DomainsKey:
+        """Return the key of a class, or of one like it to which the service is `far`."""
+        aliases = self._seen.aliases.get(service.host, ())
+        near = not far and self._is_near(service.host, aliases)
+        dns_domain = self._cls.dns_domain if near else self._far_domain
+        return DomainsKey(service.host, aliases, dns_domain, self._cls.ipv4, self._cls.ipv6)
+
+    def _is_near(self, host: Host, aliases: tuple[Host, ...]) -> bool:
+        """Whether one of the names of a service may be of the namespace of the class."""
+        near = self._near
+        return near is not None and (near in host or any(near in name for name in aliases))
 
     def content(self, service: Service, port: int) -> ServiceContent:
         """Return what a service's virtual host does when no VirtualService routes it."""
@@ -234,7 +270,7 @@ class ServiceHosts:
     def _renewed(self, value: VirtualHostInput, port: int) -> VirtualHostInput:
         match value.content:
             case ServiceContent(host=host):
-                content = self.content(self.services[host], port)
+                content = self.content(self._seen.services[host], port)
             case _:
                 raise AssertionError("without a VirtualService all goes to the service")
         if content != value.content:
@@ -242,12 +278,43 @@ class ServiceHosts:
         return self.shared.one(value)
 
     def _make_defaults(self, port: int) -> Defaults | None:
+        """Return what the port has for classes far away, with the services that are near put in."""
+        cls = self._cls
+        usual = self.shared.usual(
+            UsualKey(self.alike, port, self._far_domain, cls.ipv4, cls.ipv6),
+            lambda: self._claim_all(port, far=True),
+        )
+        if usual is None:
+            return None  # near services have the same domains, and some more
+        aliases, by_name = self._seen.aliases, dict(usual.by_name)
+        more = {"*"}
+        for host, service in self.by_port.get(port, {}).items():
+            known = (
+                usual.by_name.get(with_port(host, port))
+                if self._is_near(host, aliases.get(host, ()))
+                else None
+            )
+            if known is None:
+                continue
+            lowered, value = self._default(service, port)
+            added = set(lowered).difference(known.domains)
+            if not more.isdisjoint(added):
+                return None
+            more |= added
+            by_name[value.name] = value
+        if self.shared.lowered:
+            return self._claim_all(port, far=False)  # domains have to be compared in lower case
+        if not all(more.isdisjoint(value.domains) for value in usual.by_name.values()):
+            return None
+        return Defaults(by_name)
+
+    def _claim_all(self, port: int, *, far: bool) -> Defaults | None:
         claimed: set[str] = {"*"}  # belongs to the catch-all
         made: list[VirtualHostInput] = []
         for service in self.by_port.get(port, {}).values():
             if service.alias_of is not None or not carries_http(service.port(port)):
                 continue
-            lowered, value = self._default(service, port)
+            lowered, value = self._default(service, port, far=far)
             if not claimed.isdisjoint(lowered):
                 return None
             claimed.update(lowered)
@@ -255,9 +322,11 @@ class ServiceHosts:
         by_name = {value.name: value for value in sorted(made, key=lambda value: value.name)}
         return Defaults(by_name) if len(by_name) == len(made) else None
 
-    def _default(self, service: Service, port: int) -> tuple[tuple[str, ...], VirtualHostInput]:
+    def _default(
+        self, service: Service, port: int, *, far: bool = False
+    ) -> tuple[tuple[str, ...], VirtualHostInput]:
         """Return a service's domains in lower case, and its virtual host."""
-        key = self._domains_key(service)
+        key = self._domains_key(service, far=far)
         defaults = self.shared.defaults(self.alike, port)
         value = defaults.get(key)
         if value is None:

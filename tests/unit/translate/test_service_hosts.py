@@ -32,7 +32,7 @@ from controlplane.model.virtual_service import (
 )
 from controlplane.model.virtual_services import VirtualServices
 from controlplane.translate.scope import OutboundClass
-from controlplane.translate.service_hosts import ServiceHosts
+from controlplane.translate.service_hosts import ServiceHosts, Shared
 from controlplane.translate.sidecar_routes import SidecarRoutes
 
 CLIENT = OutboundClass(
@@ -44,6 +44,7 @@ HOSTS = (
         for name in ("cart", "pay")
         for place in ("shop", "bank")
     ),
+    "cart",  # also what clients of its namespace call a service
     "cart.shop",  # also a short name of a service
     "example.com",
     "Example.com",
@@ -200,6 +201,21 @@ def test_what_is_taken_over_from_an_earlier_snapshot_is_what_would_be_made(
     for port in (80, 81):
         found = SidecarRoutes(second, CLIENT, after).port(port)
         assert found == SidecarRoutes(second, CLIENT).port(port)
+
+
+@settings(max_examples=300, deadline=None)
+@given(services_of_any_kind)
+def test_classes_that_see_the_same_get_what_each_would_get_alone(
+    services: tuple[Service, ...],
+) -> None:
+    snapshot, shared = make_snapshot(services, ()), Shared()
+    for place in ("bank", "shop", "elsewhere", "x.svc.other.org", "plain"):
+        domain = "no.kubernetes" if place == "plain" else f"{place}.svc.cluster.local"
+        cls = structs.replace(CLIENT, namespace=place, dns_domain=domain)
+        together = ServiceHosts(snapshot, cls, shared=shared, alike="")
+        alone = ServiceHosts(snapshot, cls)
+        for port in (80, 81):
+            assert together.defaults(port) == alone._claim_all(port, far=False)
 
 
 def test_a_destination_rule_changes_the_virtual_hosts_of_its_service_alone() -> None:
