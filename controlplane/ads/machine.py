@@ -15,6 +15,7 @@ from controlplane.ads import overlay
 from controlplane.ads.adding import Adding, overdue
 from controlplane.ads.bisection import Bisection
 from controlplane.ads.cache import Assembled, Collection, Content, NameSets
+from controlplane.ads.decisions import Decision
 from controlplane.ads.holding import Holding
 from controlplane.ads.mixtures import Mixtures
 from controlplane.ads.rejections import Rejection, Rejections, named_in
@@ -39,7 +40,7 @@ from controlplane.ads.types import (
     Send,
     TypeInfo,
 )
-from controlplane.ads.views import ClassView, Decision
+from controlplane.ads.views import ClassView
 from controlplane.ads.virtual_hosts import Item
 from controlplane.ads.watch import Sent, Watch
 from controlplane.ads.wire import DeltaRequest, Failure, Request
@@ -311,15 +312,17 @@ class Session:
         A stream on which nothing unusual happened is told what others of its class are that hold
         the same: the first of them decides for all.
         """
-        usual = not (
+        told = watch.sent
+        if (
             watch.is_special
             or self._adding
             or self._holding
             or self._shared.rejections.may_concern(watch.info.kind, self._node)
-        )
-        state = (watch.sent, watch.selected, CDS.kind in self.watches, type(self))
-        if usual:
-            known = self._view.decisions.of(state)
+        ):
+            told = None
+        state = (watch.selected, CDS.kind in self.watches, type(self))
+        if told is not None:
+            known = self._view.decisions.of(told, state)
             if known is not None:
                 watch.based = known.base
                 watch.withholds = False
@@ -332,8 +335,8 @@ class Session:
             return None  # rejected as it is, and nothing has changed
         watch.force &= absent
         decision = Decision(watch.based, wanted, content)
-        if usual:
-            self._view.decisions.remember(state, decision)
+        if told is not None:
+            self._view.decisions.remember(told, state, decision)
         return decision
 
     def _say_nothing(self, watch: Watch, wanted: Collection) -> None:

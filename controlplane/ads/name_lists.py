@@ -21,21 +21,32 @@ LONG: Final = 32  # names; shorter lists are read each time
 _TRIED: Final = 8  # lists of other streams that a request is compared with
 _VERSION: Final = 0x0A  # keys of the fields of a DiscoveryRequest
 _NODE: Final = 0x12
-_NAMES: Final = 0x1A
+_NAMES: Final = b"\x1a"
 
 
 class NameList:
     """A list of names and how a request carries it.
 
-    `read` are requests with this list by their other bytes, as whoever reads them remembers them.
+    `read` are requests with this list by their other bytes, as whoever reads them remembers them;
+    `before` are the fields that came before it the last time.
     """
 
-    __slots__ = ("__weakref__", "encoded", "names", "read")
+    __slots__ = ("__weakref__", "before", "encoded", "names", "read")
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names: Final = names
+        self.before = b""
         self.read: Final[dict[bytes, Any]] = {}
         self.encoded: Final = b"".join(length_delimited(3, name.encode()) for name in names)
+
+    def cut_from(self, payload: bytes, start: int) -> bytes | None:
+        """Return a request without the list, None when it does not begin at `start` and end so."""
+        if not payload.startswith(self.encoded, start):
+            return None
+        end = start + len(self.encoded)
+        if payload[end : end + 1] == _NAMES:
+            return None
+        return payload[:start] + payload[end:]
 
 
 class NameLists:
@@ -73,13 +84,20 @@ class RecentLists:
 
     def cut(self, payload: bytes) -> tuple[NameList, bytes] | None:
         """Return the list of a request and its other fields, None when all has to be read."""
+        for known in self._by_type.values():
+            # Streams of a class say the same before their lists, so that it is parsed once.
+            if payload.startswith(known.before):
+                rest = known.cut_from(payload, len(known.before))
+                if rest is not None:
+                    return known, rest
         start = _start_of_names(payload)
-        if not 0 <= start < len(payload) or payload[start] != _NAMES:
+        if not 0 <= start < len(payload):
             return None
         for known in chain(self._by_type.values(), self._lists.newest()):
-            end = start + len(known.encoded)
-            if payload.startswith(known.encoded, start) and payload[end : end + 1] != b"\x1a":
-                return known, payload[:start] + payload[end:]
+            rest = known.cut_from(payload, start)
+            if rest is not None:
+                known.before = payload[:start]
+                return known, rest
         return None
 
     def remember(self, type_url: str, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -14,11 +14,11 @@ from weakref import WeakKeyDictionary
 from controlplane.ads.cache import (
     Collection,
     Collections,
-    Content,
     Difference,
     NameSet,
     same,
 )
+from controlplane.ads.decisions import Decisions
 from controlplane.ads.types import Names, ResourceGenerator
 from controlplane.model.names import Host
 from controlplane.model.snapshot import Snapshot
@@ -31,9 +31,6 @@ _LISTENER: Final = ResourceType.LISTENER
 _NAME_TABLE: Final = ResourceType.NAME_TABLE
 _ENDPOINT: Final = ResourceType.ENDPOINT
 
-_DECISIONS: Final = 64
-"""Decisions kept per view: most streams of a class are in one state."""
-
 MAX_UNKNOWN: Final = 5_000
 """Names that nobody knows are answered up to this many per stream and type; a client that asks
 for more is not an Envoy that follows its configuration."""
@@ -45,39 +42,6 @@ class Retained(NamedTuple):
     cluster: Resource
     assignment: Resource | None
     until: float
-
-
-class Decision(NamedTuple):
-    """What a client is to be told that it holds, and the response that says so, None for none.
-
-    `base` is what it asked for, `wanted` what it is shown of that.
-    """
-
-    base: Collection
-    wanted: Collection
-    content: Content | None
-
-
-class Decisions:
-    """What streams are sent next, by the state that they are in: decided by the first of them.
-
-    The state is everything that a decision depends on besides the view.
-    """
-
-    __slots__ = ("_known",)
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], Decision] = {}
-
-    def of(self, state: tuple[object, ...]) -> Decision | None:
-        """Return what was decided for that state."""
-        return self._known.get(state)
-
-    def remember(self, state: tuple[object, ...], decision: Decision) -> None:
-        """Take note of what was decided."""
-        if len(self._known) >= _DECISIONS:
-            self._known.clear()
-        self._known[state] = decision
 
 
 class ClassView:

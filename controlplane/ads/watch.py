@@ -131,8 +131,7 @@ class Watch:
     def is_special(self) -> bool:
         """Whether what is sent next depends on more than what the client was told last."""
         return bool(
-            self.sent is None
-            or self.owed
+            self.owed
             or self.force
             or self.initial
             or self.came_with

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from controlplane.ads.classes import Stream
+from controlplane.ads.decisions import Decision
 from controlplane.ads.machine import Session
 from controlplane.ads.pusher import Pusher
 from controlplane.ads.types import (
@@ -24,7 +25,6 @@ from controlplane.ads.types import (
     Send,
     TypeInfo,
 )
-from controlplane.ads.views import Decision
 from controlplane.ads.watch import Watch
 from controlplane.ads.wire import DeltaRequest, Failure, Request
 from controlplane.model.proxy import make_proxy

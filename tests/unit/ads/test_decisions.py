@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -120,3 +122,14 @@ def test_a_stream_that_rejected_something_decides_for_itself(
     assert bed.pusher.take(healthy) is not None
     assert bed.pusher.take(other) is not None
     assert looked() - before == 2
+
+
+@pytest.mark.parametrize("delta", [False, True])
+def test_what_nobody_holds_any_more_is_not_kept_for_it(*, delta: bool) -> None:
+    bed = Bed(delta=delta, streams=2)
+    told = weakref.ref(bed.streams[0].session.watches[EDS.kind].sent)
+    bed.endpoints_move("10.0.0.9")
+    for stream in bed.streams:
+        bed.answers(stream, bed.pusher.take(stream))
+    gc.collect()
+    assert told() is None
