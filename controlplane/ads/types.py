@@ -101,6 +101,12 @@ class ResourceGenerator(Protocol):
         """The load assignment of a cluster; empty when nobody knows it."""
         ...
 
+    def load_assignments(
+        self, snapshot: Snapshot, cls: ProxyClass, clusters: tuple[str, ...], /
+    ) -> tuple[Resource, ...]:
+        """The load assignments of many clusters, in their order."""
+        ...
+
     def name_table(self, snapshot: Snapshot, cls: ProxyClass, /) -> Resource:
         """The one name table of a class, for the DNS proxies of its agents."""
         ...

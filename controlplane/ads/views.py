@@ -279,18 +279,14 @@ class ClassView:
         return found
 
     def _generate(self, kind: ResourceType, names: NameSet) -> Iterable[Resource]:
-        endpoints = kind is ResourceType.ENDPOINT
-        unknown = 0
-        for name in names.ordered:
-            known = self.clusters.asks_eds(name) if endpoints else name in self.route_names
-            if not known:
-                unknown += 1
-                if unknown > MAX_UNKNOWN:
-                    continue
-            if endpoints:
-                yield self._generator.load_assignment(self.snapshot, self.cls, name)
-            else:
-                yield self._generator.route(self.snapshot, self.cls, name)
+        known = self.clusters.by_name if kind is _ENDPOINT else self.route_names
+        asked, unknown = names.ordered, names.names.difference(known)
+        if len(unknown) > MAX_UNKNOWN:
+            unanswered = frozenset(sorted(unknown)[MAX_UNKNOWN:])
+            asked = tuple(name for name in asked if name not in unanswered)
+        if kind is _ENDPOINT:
+            return self._generator.load_assignments(self.snapshot, self.cls, asked)
+        return [self._generator.route(self.snapshot, self.cls, name) for name in asked]
 
     @property
     def eds_names(self) -> Names:

@@ -150,11 +150,19 @@ class Generator:
 
     def load_assignment(self, snapshot: Snapshot, cls: ProxyClass, cluster: str) -> Resource:
         """Return a cluster's load assignment; an unknown cluster gives an empty one."""
+        return self._load_assignments(snapshot, cls).of(cluster)
+
+    def load_assignments(
+        self, snapshot: Snapshot, cls: ProxyClass, clusters: tuple[str, ...]
+    ) -> tuple[Resource, ...]:
+        """Return the load assignments of many clusters, in their order."""
+        return self._load_assignments(snapshot, cls).of_all(clusters)
+
+    def _load_assignments(self, snapshot: Snapshot, cls: ProxyClass) -> LoadAssignments:
         results = self._of(snapshot, cls)
-        found = results.load_assignments
-        if found is None:
-            found = results.load_assignments = self._outbound.load_assignments(cls.outbound)
-        return found.of(cluster)
+        if results.load_assignments is None:
+            results.load_assignments = self._outbound.load_assignments(cls.outbound)
+        return results.load_assignments
 
     def diagnostics(self, snapshot: Snapshot, cls: ProxyClass) -> tuple[Diagnostic, ...]:
         """Return what was noticed while making the resources asked for last.

@@ -28,6 +28,8 @@ from controlplane.translate.narrowing import (
 from controlplane.translate.resources import Resource, Translated
 from controlplane.translate.scope import OutboundClass
 
+_LISTS_KEPT: Final = 16
+
 
 class Made(NamedTuple):
     """Resources of one type in wire order, and what was noticed while making them."""
@@ -71,6 +73,7 @@ class LoadAssignments:
         self._cls: Final = cls
         self._make: Final = make
         self._known: Final[dict[str, Resource]] = {}
+        self._many: Final[dict[tuple[str, ...], tuple[Resource, ...]]] = {}
 
     def of(self, cluster: str) -> Resource:
         """Return a cluster's load assignment; an unknown cluster gives an empty one."""
@@ -78,6 +81,15 @@ class LoadAssignments:
         if found is None:
             made = self._make(load_assignment_input(self._snapshot, self._cls, cluster))
             found = self._known[cluster] = present(made)
+        return found
+
+    def of_all(self, clusters: tuple[str, ...]) -> tuple[Resource, ...]:
+        """Return the load assignments of many clusters, found once for all who ask for the same."""
+        found = self._many.get(clusters)
+        if found is None:
+            if len(self._many) >= _LISTS_KEPT:
+                self._many.clear()
+            found = self._many[clusters] = tuple(map(self.of, clusters))
         return found
 
 

@@ -179,6 +179,11 @@ class FakeGenerator:
         broken = {name, *(f"{name}/{host}" for host in hosts)} & world.broken
         return self._route(name, hosts, frozenset(broken))
 
+    def load_assignments(
+        self, snapshot: Snapshot, cls: ProxyClass, clusters: tuple[str, ...]
+    ) -> tuple[Resource, ...]:
+        return tuple(self.load_assignment(snapshot, cls, cluster) for cluster in clusters)
+
     def load_assignment(self, snapshot: Snapshot, cls: ProxyClass, cluster: str) -> Resource:
         world = self.world(snapshot)
         host = cluster.rpartition("|")[2]
