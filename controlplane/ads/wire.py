@@ -259,6 +259,9 @@ _TYPE_URL: Final = 4
 _NONCE: Final = 5
 _REMOVED: Final = 6
 _RESOURCES_KEY: Final = varint(_RESOURCES << 3 | 2)
+# That of Resource: a hash of 8 bytes in hexadecimal digits.
+_VERSION_LENGTH: Final = 16
+_VERSION_KEY: Final = varint(_VERSION << 3 | 2) + varint(_VERSION_LENGTH)
 
 
 def header(*, version: str, type_url: str, nonce: str) -> bytes:
@@ -270,19 +273,32 @@ def header(*, version: str, type_url: str, nonce: str) -> bytes:
     )
 
 
-# Most resources of a type have one of few lengths.
-@functools.lru_cache(maxsize=1024)
 def _any_head(kind: ResourceType, size: int) -> bytes:
     """Return a google.protobuf.Any up to its message of that many bytes."""
     # type_url = 1, value = 2
     return length_delimited(1, kind.url.encode()) + varint(2 << 3 | 2) + varint(size)
 
 
+# Most resources of a type have one of few lengths.
 @functools.lru_cache(maxsize=1024)
 def _sotw_head(kind: ResourceType, size: int) -> bytes:
     """Return one `resources` field of a DiscoveryResponse up to its message."""
     head = _any_head(kind, size)
     return _RESOURCES_KEY + varint(len(head) + size) + head
+
+
+@functools.lru_cache(maxsize=1024)
+def _delta_heads(kind: ResourceType, size: int, name: int) -> tuple[bytes, bytes]:
+    """Return one `resources` field of a DeltaDiscoveryResponse up to its message.
+
+    In two parts, between which stand a name of that many bytes and a version.
+    """
+    # message Resource: version = 1, resource = 2, name = 3
+    head = _any_head(kind, size)
+    after = b"\x12" + varint(len(head) + size) + head
+    before = b"\x1a" + varint(name)
+    inside = len(before) + name + len(_VERSION_KEY) + _VERSION_LENGTH + len(after) + size
+    return _RESOURCES_KEY + varint(inside) + before, after
 
 
 def sotw_response(head: bytes, resources: Iterable[Resource]) -> bytes:
@@ -299,20 +315,8 @@ def delta_response(head: bytes, resources: Iterable[Resource], removed: Iterable
     """Return a DeltaDiscoveryResponse: its header, then what comes and what goes."""
     parts = [head]
     for resource in resources:
-        pieces = resource.pieces
-        size = sum(map(len, pieces))
-        framed = _any_head(resource.type, size)
-        name, version = resource.name.encode(), hexlify(resource.digest)
-        # message Resource: version = 1, resource = 2, name = 3
-        head = b"\x1a%b%b\x0a%b%b\x12%b%b" % (
-            varint(len(name)),
-            name,
-            varint(len(version)),
-            version,
-            varint(len(framed) + size),
-            framed,
-        )
-        parts += (_RESOURCES_KEY, varint(len(head) + size), head)
-        parts += pieces
+        pieces, name = resource.pieces, resource.name.encode()
+        before, after = _delta_heads(resource.type, sum(map(len, pieces)), len(name))
+        parts += (before, name, _VERSION_KEY, hexlify(resource.digest), after, *pieces)
     parts += (length_delimited(_REMOVED, name.encode()) for name in removed)
     return b"".join(parts)

@@ -13,6 +13,7 @@ from typing import Any, Final, assert_never
 from controlplane.model.base import Model
 from controlplane.model.destination_rule import TrafficPolicy
 from controlplane.model.diagnostics import Diagnostic, Level
+from controlplane.model.names import config_path, default_sni, outbound_cluster, service_host
 from controlplane.translate import envoy
 from controlplane.translate.cluster_inputs import (
     ClusterInput,
@@ -53,7 +54,7 @@ from controlplane.translate.resources import (
     noted,
     serialise,
 )
-from controlplane.translate.tls import auto_mutual_tail
+from controlplane.translate.tls import auto_mutual_start, auto_mutual_tail, spiffe_id
 
 __all__ = ["ClusterInput", "build_cluster", "outbound_cluster_inputs"]
 
@@ -146,7 +147,25 @@ def _common(shape: _Shape) -> Common:
     tail = serialise(_template(shape))
     if shape.automatic:
         tail = auto_mutual_tail(http2=shape.upstream is Upstream.HTTP2) + tail
-    return Common(tail=tail, by_eds=shape.discovery is Discovery.EDS)
+    return Common(tail=tail, dictionary=_dictionary(), by_eds=shape.discovery is Discovery.EDS)
+
+
+@functools.cache
+def _dictionary() -> bytes:
+    """Return what the own fields of clusters are like: their names stand there many times."""
+    name, namespace = "app", "default"
+    host = service_host(name, namespace, "cluster.local")
+    names = outbound_cluster(8080, "v1", host)
+    cluster = envoy.Cluster(name=names, alt_stat_name=f"{names};")
+    cluster.eds_cluster_config.service_name = names
+    fields = set_metadata(cluster, host=host, name=name, namespace=namespace)
+    fields["config"].string_value = config_path("DestinationRule", namespace, name)
+    fields["subset"].string_value = "v1"
+    return serialise(cluster) + auto_mutual_start(
+        sni=default_sni(8080, "v1", host),
+        subject_alt_names=(spiffe_id("cluster.local", namespace, name),),
+        http2=False,
+    )
 
 
 def _template(shape: _Shape) -> Any:

@@ -186,7 +186,7 @@ class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
         if isinstance(body, Joined):
             return body.pieces
         if common.dictionary:
-            return (zlib.decompressobj(_WINDOW, common.dictionary).decompress(body),)
+            body = zlib.decompressobj(_WINDOW, common.dictionary).decompress(body)
         return (body, common.tail)
 
     @property
@@ -230,12 +230,13 @@ def noted(resource: Resource | None, diagnostics: Iterable[Diagnostic]) -> Trans
 
 
 _WINDOW: Final = -12  # 4 kB of what was before, without zlib's header
+_MEMORY_LEVEL: Final = 4  # a small table, since it is cleared for each message
 
 
 def _deflated(body: bytes, dictionary: bytes) -> bytes:
     """Return a message without what it repeats of itself and of the dictionary (RFC 1951)."""
     made = zlib.compressobj(
-        zlib.Z_BEST_SPEED, zlib.DEFLATED, _WINDOW, zlib.DEF_MEM_LEVEL, zdict=dictionary
+        zlib.Z_BEST_SPEED, zlib.DEFLATED, _WINDOW, _MEMORY_LEVEL, zdict=dictionary
     )
     return made.compress(body) + made.flush()
 
