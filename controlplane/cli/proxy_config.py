@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from controlplane.cli.control_plane import DEFAULT_ADMIN, DEFAULT_CONTROL_PLANE
+from controlplane.cli.control_plane_flags import ControlPlaneUrl, DebugTokenFile
 from controlplane.cli.output import Format, print_data, print_table
 
 app = typer.Typer(
@@ -32,13 +32,6 @@ File = Annotated[
 Admin = Annotated[
     str, typer.Option(help=f"Admin address of an Envoy; {DEFAULT_ADMIN} when nothing is named.")
 ]
-Control = Annotated[
-    str,
-    typer.Option("--control-plane", "--xds-address", help="Debug address of the control plane."),
-]
-Token = Annotated[
-    Path | None, typer.Option(help="File with the bearer token for a control plane elsewhere.")
-]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to print.")]
 Verbose = Annotated[bool, typer.Option("--verbose/--no-verbose", help="All columns, or a summary.")]
 Address = Annotated[str, typer.Option(help="Only this IP address.")]
@@ -54,8 +47,8 @@ def load(
     *,
     file: File = "",
     admin: Admin = "",
-    control_plane: Control = DEFAULT_CONTROL_PLANE,
-    debug_token_file: Token = None,
+    control_plane: ControlPlaneUrl = DEFAULT_CONTROL_PLANE,
+    debug_token_file: DebugTokenFile = None,
     live: bool = False,
 ) -> Any:
     """Return the dump that the options choose; `live` also asks an Envoy for endpoint health.

@@ -7,12 +7,12 @@ understands an istiod's answer as well.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from controlplane.cli.control_plane import DEFAULT_CONTROL_PLANE
+from controlplane.cli.control_plane_flags import ControlPlaneUrl, DebugTokenFile
 from controlplane.cli.output import Format, print_data, print_table
 
 COLUMNS: Final = ("NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "NDS", "ISTIOD", "VERSION")
@@ -33,16 +33,8 @@ def proxy_status(
     pod: Annotated[
         str, typer.Argument(metavar="POD[.NAMESPACE]", help="Show this proxy in detail.")
     ] = "",
-    control_plane: Annotated[
-        str,
-        typer.Option(
-            "--control-plane", "--xds-address", help="Debug address of the control plane."
-        ),
-    ] = DEFAULT_CONTROL_PLANE,
-    debug_token_file: Annotated[
-        Path | None,
-        typer.Option(help="File with the bearer token for a control plane elsewhere."),
-    ] = None,
+    control_plane: ControlPlaneUrl = DEFAULT_CONTROL_PLANE,
+    debug_token_file: DebugTokenFile = None,
     output: Annotated[Format, typer.Option("--output", "-o", help="How to print.")] = "short",
 ) -> None:
     """Show for each proxy and resource type: SYNCED, NOT SENT, STALE or REJECTED.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from controlplane.cli.control_plane import DEFAULT_CONTROL_PLANE
+from controlplane.cli.control_plane_flags import ControlPlaneUrl, DebugTokenFile
 
 PAUSE: Final = 0.2  # seconds between two looks
 _NAMED: Final = 10  # proxies in one message
@@ -28,16 +28,8 @@ def wait(
         ),
     ],
     timeout: Annotated[str, typer.Option(help="How long to wait, for example 90s.")] = "60s",
-    control_plane: Annotated[
-        str,
-        typer.Option(
-            "--control-plane", "--xds-address", help="Debug address of the control plane."
-        ),
-    ] = DEFAULT_CONTROL_PLANE,
-    debug_token_file: Annotated[
-        Path | None,
-        typer.Option(help="File with the bearer token for a control plane elsewhere."),
-    ] = None,
+    control_plane: ControlPlaneUrl = DEFAULT_CONTROL_PLANE,
+    debug_token_file: DebugTokenFile = None,
 ) -> None:
     """Wait until every affected proxy has acknowledged the current version of an object.
 
