@@ -16,6 +16,7 @@ from controlplane.model.proxy import Proxy, make_proxy
 from controlplane.model.snapshot import Snapshot
 from controlplane.sources.files import load_snapshot
 from controlplane.translate.build import Generator
+from controlplane.translate.scope import ProxyClass
 from tests.bench import world
 from tests.bench.bed import Size, mesh_directory
 from tests.bench.report import Row, progress
@@ -40,13 +41,13 @@ def load(directory: Path) -> Snapshot:
 
 def translate(generator: Generator, snapshot: Snapshot, clients: Sequence[Proxy]) -> int:
     """Ask for everything that these proxies get; return how many classes they are."""
-    seen = set()
+    seen: dict[ProxyClass, tuple[str, ...]] = {}  # and the endpoints that they ask for
     for proxy in clients:
         cls = generator.classify(proxy, snapshot)
-        seen.add(cls)
-        for cluster in generator.clusters(snapshot, cls):
-            if cluster.eds_name:
-                generator.load_assignment(snapshot, cls, cluster.eds_name)
+        clusters = generator.clusters(snapshot, cls)
+        if cls not in seen:
+            seen[cls] = tuple(cluster.eds_name for cluster in clusters if cluster.eds_name)
+        generator.load_assignments(snapshot, cls, seen[cls])
         for listener in generator.listeners(snapshot, cls):
             for name in listener.routes:
                 generator.route(snapshot, cls, name)
