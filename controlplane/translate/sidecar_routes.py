@@ -53,14 +53,10 @@ _NOTHING: Final[Mapping[Host, Service]] = FrozenDict()
 
 
 class _Plan(NamedTuple):
-    """A virtual host before domains are shared out.
-
-    `own` are names in full; any other domain yields to a service of that name.
-    """
+    """A virtual host before domains are shared out; without a service it has its host alone."""
 
     name: str
-    domains: tuple[str, ...]
-    own: tuple[str, ...]
+    host: Host
     content: Content
     service: Service | None = None
 
@@ -109,7 +105,7 @@ class SidecarRoutes:
             found = _replace(self._hosts.defaults(port), ruled)
             apart = found is not None
             if found is None:
-                found = _share_domains([*ruled, *self._unruled(port, ruled)], ported=None)
+                found = self._share_domains([*ruled, *self._unruled(port, ruled)], ported=None)
             made = Routed(self._rules, found, apart)
         self._hosts.routed[port] = made
         return made.virtual_hosts
@@ -152,7 +148,7 @@ class SidecarRoutes:
         for port in sorted({*self._hosts.by_port, DEFAULT_PORT}):
             ruled = list(self._ruled(port))
             plans += ((plan, port) for plan in (*ruled, *self._unruled(port, ruled)))
-        return _share_domains([plan for plan, _ in plans], ported=[port for _, port in plans])
+        return self._share_domains([plan for plan, _ in plans], ported=[port for _, port in plans])
 
     def sniffed(self, host: str, port: int) -> tuple[VirtualHostInput, ...]:
         """Return the only virtual host of a listener that serves one service on its own address.
@@ -198,9 +194,9 @@ class SidecarRoutes:
             if content is None:
                 continue
             for host in others:
-                yield _Plan(with_port(host, port), (bracketed(host),), (host,), content)
+                yield _Plan(with_port(host, port), host, content)
             for service in callable_:
-                yield self._plan(service, port, content)
+                yield _Plan(with_port(service.host, port), service.host, content, service)
 
     def _content(self, host: Host, port: int) -> RuleContent | None:
         """Return what VirtualServices make of a host on a port, None when none routes it."""
@@ -233,7 +229,8 @@ class SidecarRoutes:
             if service.host in taken or service.alias_of is not None:
                 continue
             if carries_http(service.port(port)):
-                yield self._plan(service, port, self._hosts.content(service, port))
+                content = self._hosts.content(service, port)
+                yield _Plan(with_port(service.host, port), service.host, content, service)
 
     def _split(self, rule: RoutingRule, port: int) -> tuple[list[Service], list[Host]]:
         """Return the services that a rule routes on a port, and its hosts that are none there.
@@ -262,15 +259,56 @@ class SidecarRoutes:
         callable_ = [service for service in registered if carries_http(service.port(port))]
         return callable_, others if callable_ or port == DEFAULT_PORT else []
 
-    def _plan(self, service: Service, port: int, content: Content) -> _Plan:
-        hosts = self._hosts
-        return _Plan(
-            with_port(service.host, port),
-            domains=hosts.domains(service),
-            own=hosts.own_names(service),
-            content=content,
-            service=service,
-        )
+    def _share_domains(
+        self, plans: list[_Plan], *, ported: list[int] | None
+    ) -> tuple[VirtualHostInput, ...]:
+        """Give each domain to the first plan that claims it; return virtual hosts sorted by name.
+
+        With `ported`, the port of each plan, domains carry it, and only those of port 80 also stand
+        alone.
+        """
+        real = {plan.service.host for plan in plans if plan.service is not None}
+        used = {"*"}  # belongs to the catch-all
+        names: set[str] = set()
+        out: list[VirtualHostInput] = []
+        for position, plan in enumerate(plans):
+            if plan.name in names:
+                continue
+            names.add(plan.name)
+            kept: list[str] = []
+            domains, own = self._names(plan)
+            for domain in domains:
+                if domain == "*" or (domain in real and domain not in own):
+                    continue
+                spellings: Iterable[str] = (domain,)
+                if ported is not None:
+                    port = ported[position]
+                    spelled = with_port(domain, port)
+                    spellings = (domain, spelled) if port == DEFAULT_PORT else (spelled,)
+                for spelling in spellings:
+                    lowered = spelling.lower()
+                    if lowered not in used:
+                        used.add(lowered)
+                        kept.append(spelling)
+            if kept:
+                out.append(
+                    VirtualHostInput(
+                        name=plan.name,
+                        domains=tuple(kept),
+                        content=plan.content,
+                        sources=((plan.service.ref, ""),) if plan.service is not None else (),
+                    )
+                )
+        return tuple(sorted(out, key=lambda value: value.name))
+
+    def _names(self, plan: _Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return all names that a plan asks for, and its names in full.
+
+        Any other of its domains yields to a service of that name.
+        """
+        if plan.service is None:
+            return (bracketed(plan.host),), (plan.host,)
+        return self._hosts.domains(plan.service), self._hosts.own_names(plan.service)
 
 
 _NAME: Final = attrgetter("name")
@@ -297,57 +335,17 @@ def _replace(defaults: Defaults | None, ruled: list[_Plan]) -> tuple[VirtualHost
                 return None  # an ExternalName: its domains are also those of its target
             instead[plan.name] = structs.replace(usual, content=plan.content)
         else:
-            lowered = [domain.lower() for domain in plan.domains]
-            if not claimed.isdisjoint(lowered):
+            domain = bracketed(plan.host)
+            if domain.lower() in claimed:
                 return None
-            claimed.update(lowered)
+            claimed.add(domain.lower())
             instead[plan.name] = VirtualHostInput(
-                name=plan.name, domains=plan.domains, content=plan.content
+                name=plan.name, domains=(domain,), content=plan.content
             )
     chosen = {**defaults.by_name, **instead}
     if len(chosen) == len(defaults.by_name):
         return tuple(chosen.values())
     return tuple(sorted(chosen.values(), key=lambda value: value.name))
-
-
-def _share_domains(plans: list[_Plan], *, ported: list[int] | None) -> tuple[VirtualHostInput, ...]:
-    """Give each domain to the first plan that claims it; return virtual hosts sorted by name.
-
-    With `ported`, the port of each plan, domains carry it, and only those of port 80 also stand
-    alone.
-    """
-    real = {plan.service.host for plan in plans if plan.service is not None}
-    used = {"*"}  # belongs to the catch-all
-    names: set[str] = set()
-    out: list[VirtualHostInput] = []
-    for position, plan in enumerate(plans):
-        if plan.name in names:
-            continue
-        names.add(plan.name)
-        kept: list[str] = []
-        for domain in plan.domains:
-            if domain == "*" or (domain in real and domain not in plan.own):
-                continue
-            spellings: Iterable[str] = (domain,)
-            if ported is not None:
-                port = ported[position]
-                spelled = with_port(domain, port)
-                spellings = (domain, spelled) if port == DEFAULT_PORT else (spelled,)
-            for spelling in spellings:
-                lowered = spelling.lower()
-                if lowered not in used:
-                    used.add(lowered)
-                    kept.append(spelling)
-        if kept:
-            out.append(
-                VirtualHostInput(
-                    name=plan.name,
-                    domains=tuple(kept),
-                    content=plan.content,
-                    sources=((plan.service.ref, ""),) if plan.service is not None else (),
-                )
-            )
-    return tuple(sorted(out, key=lambda value: value.name))
 
 
 def _egress_cluster(proxy: EgressProxy) -> ClusterName:
