@@ -122,7 +122,7 @@ class KubernetesServicePort(Model):
     node_port: int | None = None
 
 
-class ServiceSpec(Model):
+class ServiceSpec(Model, cache_hash=False):
     """What the mesh reads of a Service's specification."""
 
     IGNORED: ClassVar[frozenset[str]] = frozenset(
