@@ -40,8 +40,9 @@ class Registry:
     """The objects of all sources and the snapshot that is valid now.
 
     `sources` are the names of all sources, the stronger first: of two objects with one
-    reference that of the stronger source counts. `publish` gets the old snapshot, the new one
-    and what differs; `reporter` the diagnostics that are new and those that are gone.
+    reference that of the stronger source counts. The origin of an object names its source.
+    `publish` gets the old snapshot, the new one and what differs; `reporter` the diagnostics that
+    are new and those that are gone.
     """
 
     def __init__(
@@ -61,9 +62,14 @@ class Registry:
         self._clock: Final = clock
         self._pacing: Final = pacing or Pacing()
         self._assembler: Final = Assembler(mesh=mesh, domain=domain, cluster_id=cluster_id)
-        self._objects: Final[dict[str, dict[ObjectRef, Record]]] = {name: {} for name in sources}
+        # What was delivered and not passed on yet, the stronger source first; None for gone.
+        self._news: Final[dict[str, dict[ObjectRef, Record | None]]] = {
+            name: {} for name in sources
+        }
+        # Of objects that several sources have: all of them. Of any other the assembler has it.
+        self._contested: Final[dict[ObjectRef, dict[str, Record]]] = {}
         self._diagnostics: Final[dict[str, tuple[Diagnostic, ...]]] = {}
-        self._waiting_for: set[str] = set(self._objects)
+        self._waiting_for: set[str] = set(self._news)
         self._waiting_config: dict[ObjectRef, None] = {}
         self._waiting_mesh: MeshConfig | None = None
         self._snapshot = EMPTY
@@ -99,10 +105,12 @@ class Registry:
     def deliver(self, source: str, delta: Delta) -> None:
         """Take one step of a source; `tick` publishes what follows from it."""
         now = self._clock()
-        mine = self._objects[source]
+        news = self._news[source]
         refs = [record.ref for record in delta.upserts]
-        mine.update(zip(refs, delta.upserts, strict=True))
-        refs += [ref for ref in delta.removals if mine.pop(ref, None) is not None]
+        news.update(zip(refs, delta.upserts, strict=True))
+        gone = [ref for ref in delta.removals if self._has(source, ref)]
+        news.update(dict.fromkeys(gone))
+        refs += gone
         endpoints = refs if all(ref.kind in _ENDPOINT_KINDS for ref in refs) else []
         config = bool(refs) and not endpoints
         if config:
@@ -168,12 +176,36 @@ class Registry:
         upserts: list[Record] = []
         removals: list[ObjectRef] = []
         for ref in refs:
-            found = next((known[ref] for known in self._objects.values() if ref in known), None)
-            if found is None:
-                removals.append(ref)
+            news = {name: own.pop(ref) for name, own in self._news.items() if ref in own}
+            if not news:
+                continue  # passed on meanwhile
+            held = {name: record for name, record in self._held(ref).items() if name not in news}
+            held |= {name: record for name, record in news.items() if record is not None}
+            if len(held) > 1:
+                self._contested[ref] = held
             else:
-                upserts.append(found)
+                self._contested.pop(ref, None)
+            if held:
+                upserts.append(next(held[name] for name in self._news if name in held))
+            else:
+                removals.append(ref)
+        for own in self._news.values():
+            if not own:
+                own.clear()  # which alone gives back the room of a first state
         self._assembler.apply(upserts, removals)
+
+    def _held(self, ref: ObjectRef) -> dict[str, Record]:
+        """Return what was passed on of an object, by the sources that have it."""
+        held = self._contested.get(ref)
+        if held is None:
+            known = self._assembler.record(ref)
+            held = {} if known is None else {known.origin.source: known}
+        return held
+
+    def _has(self, source: str, ref: ObjectRef) -> bool:
+        """Whether a source has an object, the news included."""
+        news = self._news[source]
+        return news[ref] is not None if ref in news else source in self._held(ref)
 
     def _release(self, now: float, *, config: bool) -> None:
         if config:

@@ -118,6 +118,11 @@ class Assembler:
         same = item is known.item and origin is known.origin
         return known if same else Record(item, origin, known.ref)
 
+    def record(self, ref: ObjectRef) -> Record | None:
+        """Return the record of an object, also of one in a namespace that does not count."""
+        found: Record | None = self._groups.records.get(ref)
+        return found or self._discovery.held(ref)
+
     def _present(self) -> Iterable[Record]:
         return self._groups.records.read.values()
 

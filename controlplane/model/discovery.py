@@ -73,6 +73,10 @@ class Discovery:
         self._held[ref] = record
         return Passed(passed.upserts, (*passed.removals, ref))
 
+    def held(self, ref: ObjectRef) -> Record | None:
+        """Return the record of an object that was held back."""
+        return self._held.get(ref)
+
     def remove(self, ref: ObjectRef) -> Passed:
         """Take the news that an object is gone."""
         self._held.pop(ref, None)

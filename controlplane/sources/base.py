@@ -17,7 +17,7 @@ from controlplane.model.meta import ObjectRef, Record
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a source.
+    """One step of a source, whose name is in the origin of every record.
 
     `diagnostics` is everything that is wrong in this source now, None when that did not change.
     `mesh` replaces the settings of the mesh, None leaves them. `synced` says that the source

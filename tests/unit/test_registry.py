@@ -6,6 +6,8 @@ import asyncio
 from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controlplane.model.base import Labels
 from controlplane.model.core import (
@@ -19,13 +21,13 @@ from controlplane.model.core import (
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.diff import Change
 from controlplane.model.mesh import MeshConfig
-from controlplane.model.meta import Object, ObjectMeta, Provenance, Record
+from controlplane.model.meta import Object, ObjectMeta, ObjectRef, Provenance, Record
+from controlplane.model.packed import packed
 from controlplane.model.snapshot import Snapshot
 from controlplane.registry import Registry
 from controlplane.sources.base import Delta
 from controlplane.sources.memory import MemorySource
 
-ORIGIN = Provenance("memory")
 HOST = "one.default.svc.cluster.local"
 
 
@@ -69,7 +71,7 @@ class World:
         self.reported += [f"-{entry.message}" for entry in gone]
 
     def say(self, *objects: Object, source: str = "memory", synced: bool = True) -> None:
-        upserts = tuple(Record.of(item, ORIGIN) for item in objects)
+        upserts = tuple(Record.of(item, Provenance(source)) for item in objects)
         self.registry.deliver(source, Delta(upserts=upserts, synced=synced))
 
     def at(self, seconds: float) -> int:
@@ -168,6 +170,45 @@ def test_waiting_config_does_not_slip_out_with_endpoints() -> None:
     assert [found.name for found in world.registry.snapshot.services] == ["one", "two"]
     assert world.at(5.2) == 4
     assert len(world.registry.snapshot.services) == 3
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(("strong", "weak")),
+        st.sampled_from("ab"),  # the name
+        st.booleans(),  # whether it is endpoints
+        st.integers(0, 2),  # which version, 0 for none
+        st.booleans(),  # whether time goes by
+    ),
+    max_size=20,
+)
+
+
+@given(STEPS)
+def test_whatever_sources_say_each_object_is_that_of_the_strongest_that_has_it(
+    steps: list[tuple[str, str, bool, int, bool]],
+) -> None:
+    world = World("strong", "weak")
+    world.say(source="strong")
+    world.say(source="weak")
+    world.at(0)
+    said: dict[str, dict[ObjectRef, Object]] = {"weak": {}, "strong": {}}
+    for index, (source, name, endpoints, version, passes) in enumerate(steps):
+        item = slice_of(name, f"10.0.0.{version}") if endpoints else service(name, 80 + version)
+        if version:
+            said[source][item.ref] = packed(item)
+            world.say(item, source=source)
+        else:
+            said[source].pop(item.ref, None)
+            world.registry.deliver(source, Delta(removals=(item.ref,)))
+        if passes:
+            world.at(20 * (index + 1))
+    world.at(1000)
+    snapshot = world.registry.snapshot
+    assert dict(snapshot.objects) == said["weak"] | said["strong"]
+    assert {ref: origin.source for ref, origin in snapshot.provenance.items()} == {
+        ref: source for source, objects in said.items() for ref in objects
+    }
 
 
 def test_of_two_sources_the_stronger_one_is_believed() -> None:
