@@ -135,12 +135,14 @@ class Classifier:
         )
         self._matters = _matters(snapshot)
         self._node_matters = any(service.node_local for service in snapshot.services)
-        # By namespace and one label of the selector: a proxy without it is not selected.
-        self._selecting: dict[tuple[str, tuple[str, str]], list[Service]] = {}
+        # By namespace and the value of one label of the selector: a proxy that has no such value
+        # is not selected.
+        self._selecting: dict[str, dict[str, tuple[Service, ...]]] = {}
         for service in snapshot.services:
             if service.selector:
-                label = next(iter(service.selector.items()))
-                self._selecting.setdefault((service.namespace, label), []).append(service)
+                value = next(iter(service.selector.values()))
+                by_value = self._selecting.setdefault(service.namespace, {})
+                by_value[value] = (*by_value.get(value, ()), service)
         # A dict and no Memo, which would hold this classifier in turn: there is one for each
         # snapshot, and a cycle would keep snapshots until the garbage is collected.
         self._known: dict[Proxy, ProxyClass] = {}
@@ -258,8 +260,9 @@ class Classifier:
         if not labels:
             return
         named = {port.name: port.container_port for port in proxy.pod_ports if port.name}
-        services = (self._selecting.get((proxy.namespace, label), ()) for label in labels.items())
-        for service in chain.from_iterable(services):
+        by_value = self._selecting.get(proxy.namespace, {})
+        found = (by_value.get(value, ()) for value in dict.fromkeys(labels.values()))
+        for service in chain.from_iterable(found):
             if not selects(service.selector, labels):
                 continue
             for port in service.ports:
