@@ -66,3 +66,14 @@ def test_what_is_in_use_comes_back_from_the_old_generation() -> None:
         memo.breathe()
     assert function.calls.count((0, 0)) == 1
     assert "(0, 0)" in memo.results()
+
+
+def test_many_inputs_at_once_are_remembered_like_one_by_one() -> None:
+    function = Counting()
+    memo = Memo(function, minimum=4)
+    values = tuple((key, 0) for key in range(20))
+    for _ in range(8):  # through turns of the generations
+        assert memo.each(values) == tuple(map(str, values))
+        memo.breathe()
+    assert memo.each((*values, (99, 9))) == (*map(str, values), "(99, 9)")
+    assert function.calls == [*values, (99, 9)]
