@@ -127,7 +127,7 @@ class PortEndpoints(Sequence[Endpoint]):
         return isinstance(other, Sequence) and tuple(self) == tuple(other)
 
     def __hash__(self) -> int:
-        return hash((self.text, self._kinds, self.workloads, self._sources))
+        return hash(self.text)  # which the text keeps
 
     def __repr__(self) -> str:
         return repr(tuple(self))

@@ -122,8 +122,10 @@ class ServicePort(Model):
     target_port: int | str = 0  # a name is resolved against the pod's container ports
 
 
-class Service(Model):
+class Service(Model, cache_hash=False):
     """A service of the mesh.
+
+    Its hash is that of its host, which the text keeps: a number of its own would cost more.
 
     `addresses` are virtual IPs (or CIDRs of a ServiceEntry), empty for headless services.
     `export_to` holds `*`, `.` or namespace names; empty means the mesh default.
@@ -150,6 +152,9 @@ class Service(Model):
     def age(self) -> tuple[str, Host]:
         """What services are sorted by, the oldest first."""
         return (self.creation_timestamp, self.host)
+
+    def __hash__(self) -> int:
+        return hash(self.host)
 
     @property
     def is_headless(self) -> bool:
@@ -205,7 +210,7 @@ class Leaving(NamedTuple):
     port: int
 
 
-class ServiceEndpoints(Model):
+class ServiceEndpoints(Model, cache_hash=False):
     """All endpoints of one service, by port name, each in a fixed order (address, port)."""
 
     names: tuple[str, ...] = ()  # of the ports that have endpoints

@@ -37,7 +37,7 @@ class HeaderManipulation(Model):
     response: HeaderOperations | None = None
 
 
-class Destination(Model):
+class Destination(Model, cache_hash=False):
     """Where traffic goes: a host of the registry, a subset, a port."""
 
     host: str
@@ -45,7 +45,7 @@ class Destination(Model):
     port: PortSelector | None = None
 
 
-class HTTPRouteDestination(Model):
+class HTTPRouteDestination(Model, cache_hash=False):
     """One weighted destination of an HTTP route."""
 
     destination: Destination
