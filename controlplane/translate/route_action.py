@@ -48,7 +48,7 @@ _REDIRECT_CODES: Final = {
 }
 
 
-class Target(Model):
+class Target(Model, cache_hash=False):
     """Where one destination of a route leads: its cluster and its affinity."""
 
     cluster: ClusterName

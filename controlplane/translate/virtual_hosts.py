@@ -68,7 +68,7 @@ Source = tuple[ObjectRef, str]
 """An object and a field of it."""
 
 
-class VirtualHostInput(Model):
+class VirtualHostInput(Model, cache_hash=False):
     """Everything that a virtual host is made of.
 
     `sources` are the objects (with a field) that opened the virtual host: a service, or a
@@ -81,6 +81,10 @@ class VirtualHostInput(Model):
     sources: tuple[Source, ...] = ()
     require_tls: bool = False
     count_attempts: bool = True
+
+    def __hash__(self) -> int:
+        # Texts keep their hashes; few virtual hosts of one name have the same domains as well.
+        return hash((self.name, self.domains))
 
 
 class VirtualHostBytes(msgspec.Struct, frozen=True, gc=False):
