@@ -24,7 +24,7 @@ from controlplane.transport.stream import Serve
 _BACKLOG: Final = 4096  # a whole mesh may come back at the same moment
 # As many are accepted in one turn of the loop: what each says first takes some time to read, and
 # those who are connected are not to wait until hundreds have said it.
-_ACCEPTED: Final = 16
+_ACCEPTED: Final = 4
 _TICK: Final = 1.0  # seconds
 _SPARE_FILES: Final = 256  # descriptors that connections leave to everything else
 
