@@ -21,6 +21,7 @@ from controlplane.model.destination_rules import (
     with_mesh_defaults,
 )
 from controlplane.model.mesh import MeshConfig
+from controlplane.model.meta import ObjectRef
 from controlplane.model.names import (
     BLACK_HOLE_CLUSTER,
     PASSTHROUGH_CLUSTER,
@@ -105,18 +106,24 @@ class ServiceClusterInput(Model, cache_hash=False):
     discovery: Discovery
     subset: str = ""
     policy: TrafficPolicy = NO_POLICY
-    config: str = ""  # the `istio.config` metadata
+    rule: MergedRule | None = None  # of whose policy it is, and that the metadata names
     locality_weighted: bool = False
     mutual_tls: MutualTls = MutualTls.NEVER
     identities: tuple[str, ...] = ()  # of the endpoints, when mutual TLS checks them
     endpoints: ServiceEndpoints = NO_ENDPOINTS
     filter: EndpointFilter = NO_FILTER
-    declared: tuple[Origin, ...] = ()  # what of a DestinationRule it is made of
+
+    @property
+    def config(self) -> str:
+        """The `istio.config` metadata: the oldest object of the rule."""
+        rule = self.rule
+        return "" if rule is None else _config(rule.ref)
 
     @property
     def origins(self) -> tuple[Origin, ...]:
         """Where the cluster comes from; spelt out when somebody asks."""
-        return (Origin("", self.service.ref), *self.declared)
+        own, rule = Origin("", self.service.ref), self.rule
+        return (own,) if rule is None else (own, *_declared(rule, self.subset))
 
 
 ClusterInput = ServiceClusterInput | FixedClusterInput
@@ -171,7 +178,7 @@ def outbound_cluster_inputs(snapshot: Snapshot, cls: OutboundClass) -> tuple[Clu
 class _Maker:
     """Makes the cluster inputs of one service for one class."""
 
-    __slots__ = ("_cls", "_config", "_rule", "_service", "_settings", "_snapshot")
+    __slots__ = ("_cls", "_rule", "_service", "_settings", "_snapshot")
 
     def __init__(
         self,
@@ -187,9 +194,6 @@ class _Maker:
         self._service = service
         self._rule = rule
         self._settings = settings
-        self._config = (
-            config_path("DestinationRule", rule.ref.namespace, rule.ref.name) if rule else ""
-        )
 
     def clusters(self, port: ServicePort) -> Iterator[ServiceClusterInput]:
         """Yield the cluster of a port, then those of its subsets."""
@@ -236,13 +240,12 @@ class _Maker:
             discovery=discovery,
             subset=subset,
             policy=policy,
-            config=self._config,
+            rule=self._rule,
             locality_weighted=is_weighted(policy, mesh),
             mutual_tls=mutual,
             identities=self._identities() if mutual is not MutualTls.NEVER else (),
             endpoints=endpoints,
             filter=wanted,
-            declared=self._declared(subset),
         )
 
     def _mutual_tls(self, port: ServicePort, policy: TrafficPolicy) -> MutualTls:
@@ -276,20 +279,23 @@ class _Maker:
             )
         )
 
-    def _declared(self, subset: str) -> tuple[Origin, ...]:
-        rule = self._rule
-        if rule is None:
-            return ()
-        origins = []
-        if rule.policy_ref is not None:
-            origins.append(Origin("", rule.policy_ref, "spec.trafficPolicy"))
-        declared = subset_origin(rule, subset)
-        if declared is not None:
-            origins.append(declared)
-        if not origins:
-            # Its name is in the metadata even where it only declares subsets.
-            origins.append(Origin("metadata", rule.ref))
-        return tuple(origins)
+
+def _config(ref: ObjectRef) -> str:
+    return config_path("DestinationRule", ref.namespace, ref.name)
+
+
+def _declared(rule: MergedRule, subset: str) -> tuple[Origin, ...]:
+    """Return what of a DestinationRule a cluster is made of."""
+    origins = []
+    if rule.policy_ref is not None:
+        origins.append(Origin("", rule.policy_ref, "spec.trafficPolicy"))
+    declared = subset_origin(rule, subset)
+    if declared is not None:
+        origins.append(declared)
+    if not origins:
+        # Its name is in the metadata even where it only declares subsets.
+        origins.append(Origin("metadata", rule.ref))
+    return tuple(origins)
 
 
 def _discovery(service: Service, *, sidecar: bool) -> Discovery:
