@@ -95,3 +95,10 @@ def test_services_of_a_proxy_come_by_age_whatever_label_finds_them() -> None:
     targets = Generator().service_targets(PROXIES[2], snapshot)
     assert [target.host.partition(".")[0] for target in targets] == ["old", "young"]
     assert Generator().service_targets(PROXIES[0], snapshot) == ()
+
+
+def test_labels_of_one_value_find_a_service_once() -> None:
+    snapshot = make_snapshot([make_object(service("same", selector={"app": "a"}))])
+    (target,) = Generator().service_targets(proxy(9, app="a", version="a"), snapshot)
+    assert target.host.partition(".")[0] == "same"
+    assert Generator().service_targets(proxy(9, version="a"), snapshot) == ()
