@@ -47,6 +47,10 @@ class DomainsKey(NamedTuple):
     ipv6: bool
 
 
+Names = Host | tuple[Host, ...]
+"""The host of a service, with its aliases where it has any."""
+
+
 class Defaults(NamedTuple):
     """The virtual hosts of a port without any VirtualService, when no two share a domain."""
 
@@ -93,7 +97,7 @@ class Shared:
         self.domains: Final[dict[DomainsKey, tuple[str, ...]]] = {}
         self.lowered: Final[dict[DomainsKey, tuple[str, ...]]] = {}
         """Domains in lower case, where they are not."""
-        self._defaults: Final[dict[tuple[str, int], dict[DomainsKey, VirtualHostInput]]] = {}
+        self._defaults: Final[dict[UsualKey, dict[Names, VirtualHostInput]]] = {}
         self._renewed: Final[dict[str, dict[VirtualHostInput, VirtualHostInput]]] = {}
         self._selected: Final[dict[Selection, RuleContent | None]] = {}
         self._seen: Final[dict[str, Seen]] = {}
@@ -128,9 +132,13 @@ class Shared:
         found = self._selected[key] = select()
         return found
 
-    def defaults(self, namespace: str, port: int) -> dict[DomainsKey, VirtualHostInput]:
-        """Return the virtual hosts of a port for clients of a namespace, to be added to."""
-        return self._defaults.setdefault((namespace, port), {})
+    def defaults(self, namespace: str, port: int, key: DomainsKey) -> dict[Names, VirtualHostInput]:
+        """Return the virtual hosts of a port for clients of a namespace, to be added to.
+
+        Those of services that a class calls by the same rules as the one of the key.
+        """
+        called = UsualKey(namespace, port, key.dns_domain, key.ipv4, key.ipv6)
+        return self._defaults.setdefault(called, {})
 
     def renewed(self, namespace: str) -> dict[VirtualHostInput, VirtualHostInput]:
         """Return what former virtual hosts became for clients of a namespace, to be added to."""
@@ -327,13 +335,14 @@ class ServiceHosts:
     ) -> tuple[tuple[str, ...], VirtualHostInput]:
         """Return a service's domains in lower case, and its virtual host."""
         key = self._domains_key(service, far=far)
-        defaults = self.shared.defaults(self.alike, port)
-        value = defaults.get(key)
+        defaults = self.shared.defaults(self.alike, port, key)
+        names = (key.host, *key.aliases) if key.aliases else key.host
+        value = defaults.get(names)
         if value is None:
             lowered: dict[str, str] = {}
             for domain in self._names(service, key):
                 lowered.setdefault(domain.lower(), domain)
-            value = defaults[key] = self.shared.one(
+            value = defaults[names] = self.shared.one(
                 VirtualHostInput(
                     name=with_port(service.host, port),
                     domains=tuple(lowered.values()),
