@@ -77,7 +77,7 @@ def _weigh(root: object, seen: dict[int, object]) -> Counter[str]:
 
 def _connect(pusher: Pusher, size: Size) -> None:
     """Let one sidecar ask for everything and acknowledge it."""
-    (proxy,) = proxies(1, classes=1, namespaces=size.namespaces)
+    (proxy,) = proxies(1, classes=1, namespaces=size.namespaces, version="1.28.0")
     stream = pusher.connect(proxy, delta=True, wake=lambda: None)
     view = stream.session.view
     asked = {

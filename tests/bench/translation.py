@@ -22,13 +22,16 @@ from tests.bench.bed import Size, mesh_directory
 from tests.bench.report import Row, progress
 
 
-def proxies(count: int, *, classes: int, namespaces: int) -> tuple[Proxy, ...]:
-    """Return the proxies of `world.sidecars`, as the control plane sees them."""
+def proxies(count: int, *, classes: int, namespaces: int, version: str = "") -> tuple[Proxy, ...]:
+    """Return the proxies of `world.sidecars`, as the control plane sees them.
+
+    With a version of Istio they have an agent that serves secrets.
+    """
     return tuple(
         make_proxy(
             f"sidecar~172.16.{played.number // 250}.{played.number % 250 + 1}"
             f"~pod-{played.number}.{played.namespace}~{played.namespace}.svc.{world.DOMAIN}",
-            {"NAMESPACE": played.namespace, "LABELS": played.labels},
+            {"NAMESPACE": played.namespace, "LABELS": played.labels, "ISTIO_VERSION": version},
         )
         for played in world.sidecars(count, classes=classes, namespaces=namespaces)
     )
