@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 Value = TypeVar("Value")
 
-_KEPT: Final = 4096  # columns that later ones may turn out to be equal to
+_KEPT: Final = 1024  # columns that later ones may turn out to be equal to
 _BETWEEN: Final = "\0"  # what neither an address nor a name can hold
 
 

@@ -56,7 +56,7 @@ class Groups:
         self.dirty: set[ObjectRef] = set()
         self.dirty_nodes: set[str] = set()
         self.changed: set[str] = set()
-        self.users_of_pod: dict[Key, set[ObjectRef]] = {}
+        self.users_of_pod: dict[Key, tuple[ObjectRef, ...]] = {}
         self._moves = 0
         self._pods_in: dict[str, dict[str, Pod]] = {}
         self._owners_of_ip: dict[str, tuple[Key, ...]] = {}
@@ -180,7 +180,7 @@ class Groups:
             self._look_at_unit(ObjectRef(KubernetesService.KIND, ref.namespace, name))
 
     def _note_pod(self, key: Key, old: Object | None, new: Object | None) -> None:
-        self.dirty |= self.users_of_pod.get(key, set())
+        self.dirty.update(self.users_of_pod.get(key, ()))
         for item in (old, new):
             if isinstance(item, Pod):
                 self._dirty_selectors(key[0], item.metadata.labels)

@@ -23,6 +23,7 @@ from controlplane.model.core import (
     EndpointPort,
     EndpointSlice,
     KubernetesService,
+    Pod,
     TargetRef,
 )
 from controlplane.model.destination_rule import DestinationRule
@@ -68,7 +69,8 @@ class PackedSlice(Object, cache_hash=False):
             split(self.addresses), spread(self.conditions), spread(self.target_kinds), names,
             spread(self.nodes), spread(self.zones), strict=False,
         ):  # fmt: skip
-            target = None if kind is None else ObjectRef(kind[0], kind[1], name)
+            # The name is the text that the pod itself has.
+            target = None if kind is None else ObjectRef(kind[0], kind[1], sys.intern(name))
             yield SliceRow(address, conditions, target, node, zone)
 
 
@@ -86,6 +88,17 @@ def packed(item: Object) -> Object:
                     ports=one(spec.ports),
                     selector=labels if spec.selector == labels else spec.selector,
                 ),
+            )
+        case Pod(spec=asked, status=status):
+            return structs.replace(
+                item,
+                spec=structs.replace(
+                    asked,
+                    node_name=sys.intern(asked.node_name),
+                    service_account_name=sys.intern(asked.service_account_name),
+                    containers=one(asked.containers),
+                ),
+                status=structs.replace(status, conditions=one(status.conditions)),
             )
         case VirtualService(spec=routes):
             return structs.replace(item, spec=interned(routes))

@@ -174,11 +174,13 @@ class Units:
                 self._pods_used[unit] = before
             return
         for key in before - after:
-            users[key].discard(unit)
-            if not users[key]:
+            rest = tuple([user for user in users[key] if user != unit])
+            if rest:
+                users[key] = rest
+            else:
                 del users[key]
         for key in after - before:
-            users.setdefault(key, set()).add(unit)
+            users[key] = (*users.get(key, ()), unit)
         if after:
             self._pods_used[unit] = after
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -11,12 +12,18 @@ from msgspec import structs
 
 from controlplane.model.base import Labels
 from controlplane.model.core import (
+    Container,
+    ContainerPort,
     EndpointConditions,
     EndpointPort,
     EndpointSlice,
     KubernetesService,
     KubernetesServicePort,
     Namespace,
+    Pod,
+    PodCondition,
+    PodSpec,
+    PodStatus,
     ServiceSpec,
     SliceEndpoint,
     TargetRef,
@@ -96,6 +103,14 @@ def test_slices_are_equal_when_they_say_the_same(
     assert (packed(slice_of(*first)) == packed(slice_of(*second))) == same
 
 
+def test_the_name_of_a_target_is_the_text_of_the_pod() -> None:
+    name = sys.intern("".join(("pod-", "1")))
+    target = TargetRef(kind="Pod", name="".join(("pod", "-1")))
+    (row,) = pack_slice(slice_of(SliceEndpoint(addresses=("10.0.0.1",), target_ref=target))).rows()
+    assert row.target is not None
+    assert row.target.name is name
+
+
 def test_a_target_with_a_name_that_no_object_has_is_none() -> None:
     target = TargetRef(kind="Pod", name="a\0b")
     kept = pack_slice(slice_of(SliceEndpoint(addresses=("10.0.0.1",), target_ref=target)))
@@ -119,6 +134,27 @@ def kept_service(name: str, **spec: Any) -> KubernetesService:
 def test_services_with_equal_ports_share_them() -> None:
     first, second = kept_service("a"), kept_service("b")
     assert first.spec.ports is second.spec.ports
+
+
+def test_pods_of_a_deployment_share_what_they_have_in_common() -> None:
+    kept = []
+    for number in (1, 2):
+        item = Pod(
+            metadata=ObjectMeta(name=f"a-{number}", namespace="default"),
+            spec=PodSpec(
+                node_name="".join(("node", "-1")),
+                containers=(Container(name="app", ports=(ContainerPort(container_port=80),)),),
+            ),
+            status=PodStatus(conditions=(PodCondition(type="Ready", status="True"),)),
+        )
+        pod = packed(item)
+        assert pod == item
+        assert isinstance(pod, Pod)
+        kept.append(pod)
+    first, second = kept
+    assert first.spec.containers is second.spec.containers
+    assert first.status.conditions is second.status.conditions
+    assert first.spec.node_name is second.spec.node_name
 
 
 def test_slices_with_equal_ports_share_them() -> None:
