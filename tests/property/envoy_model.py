@@ -64,7 +64,13 @@ def _decide_alone_too(session: Session) -> None:
     decide = session._decide
 
     def both(watch: Watch) -> Decision | None:
-        alike = not (watch.is_special or session._adding or session._holding)
+        alike = not (
+            watch.is_special
+            or session._adding
+            or session._holding
+            # What is left out then is decided for each stream alone.
+            or session._shared.rejections.may_concern(watch.info.kind, session._node)
+        )
         decision = decide(watch)
         if alike and decision is not None:
             wanted, absent = session._wanted(watch)
