@@ -347,7 +347,7 @@ class ServiceHosts:
                     name=with_port(service.host, port),
                     domains=tuple(lowered.values()),
                     content=self.content(service, port),
-                    sources=((service.ref, ""),),
+                    sources=service.ref,
                 )
             )
             if tuple(lowered) != value.domains:

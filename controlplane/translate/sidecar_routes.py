@@ -170,7 +170,7 @@ class SidecarRoutes:
                 content=RuleContent(rules=(chosen,))
                 if chosen
                 else self._hosts.content(service, port),
-                sources=((service.ref, ""),),
+                sources=service.ref,
             ),
         )
 
@@ -296,7 +296,7 @@ class SidecarRoutes:
                         name=plan.name,
                         domains=tuple(kept),
                         content=plan.content,
-                        sources=((plan.service.ref, ""),) if plan.service is not None else (),
+                        sources=plan.service.ref if plan.service is not None else (),
                     )
                 )
         return tuple(sorted(out, key=lambda value: value.name))

@@ -66,6 +66,8 @@ class RefuseContent(Model):
 Content = ServiceContent | RuleContent | ForwardContent | RefuseContent
 Source = tuple[ObjectRef, str]
 """An object and a field of it."""
+Sources = ObjectRef | tuple[Source | None, ...]
+"""One object as a whole, as of most virtual hosts, or what there is for each part."""
 
 
 class VirtualHostInput(Model, cache_hash=False):
@@ -78,7 +80,7 @@ class VirtualHostInput(Model, cache_hash=False):
     name: str
     domains: tuple[str, ...]
     content: Content
-    sources: tuple[Source, ...] = ()
+    sources: Sources = ()
     require_tls: bool = False
     count_attempts: bool = True
 
@@ -97,8 +99,8 @@ class VirtualHostBytes(msgspec.Struct, frozen=True, gc=False):
     framed: bytes
     digest: bytes
     clusters: tuple[str, ...]
-    sources: tuple[Source, ...]
-    routes: tuple[Source | None, ...]
+    sources: Sources
+    routes: Sources
     diagnostics: tuple[Diagnostic, ...] = ()
 
     @property
@@ -106,10 +108,10 @@ class VirtualHostBytes(msgspec.Struct, frozen=True, gc=False):
         """Where the virtual host and its routes come from; spelt out when somebody asks."""
         part = f"virtual_hosts[{self.name}]"
         return (
-            *(Origin(part, ref, field) for ref, field in self.sources),
+            *(Origin(part, *source) for source in _spelt(self.sources) if source is not None),
             *(
                 Origin(f"{part}.routes[{index}]", *source)
-                for index, source in enumerate(self.routes)
+                for index, source in enumerate(_spelt(self.routes))
                 if source is not None
             ),
         )
@@ -136,9 +138,13 @@ def build_virtual_host(value: VirtualHostInput) -> VirtualHostBytes:
         clusters=tuple({sys.intern(name): None for route in routes for name in route.clusters}),
         sources=value.sources,
         # A service's only route is the service's, like the whole.
-        routes=value.sources if asked == value.sources else asked,
+        routes=value.sources if asked == _spelt(value.sources) else asked,
         diagnostics=tuple(diagnostics),
     )
+
+
+def _spelt(sources: Sources) -> tuple[Source | None, ...]:
+    return ((sources, ""),) if isinstance(sources, ObjectRef) else sources
 
 
 def default_route(host: str, port: int, cluster: str) -> Any:
@@ -217,8 +223,8 @@ def _is_address(host: str) -> bool:
 def _routes(value: VirtualHostInput, diagnostics: list[Diagnostic]) -> list[BuiltRoute]:
     match value.content:
         case ServiceContent() as service:
-            ref = value.sources[0][0] if value.sources else _NOBODY
-            return [_service_route(service, ref)]
+            first = next(iter(_spelt(value.sources)), None)
+            return [_service_route(service, _NOBODY if first is None else first[0])]
         case RuleContent(rules=rules):
             routes: list[BuiltRoute] = []
             for rule in rules:
