@@ -98,7 +98,13 @@ def packed(item: Object) -> Object:
                     service_account_name=sys.intern(asked.service_account_name),
                     containers=one(asked.containers),
                 ),
-                status=structs.replace(status, conditions=one(status.conditions)),
+                status=structs.replace(
+                    status,
+                    phase=sys.intern(status.phase),
+                    pod_ip=sys.intern(status.pod_ip),
+                    pod_ips=interned(status.pod_ips),
+                    conditions=one(status.conditions),
+                ),
             )
         case VirtualService(spec=routes):
             return structs.replace(item, spec=interned(routes))
@@ -162,7 +168,7 @@ def pack_slice(item: EndpointSlice) -> PackedSlice:
             [None if target is None else (target.kind, target.namespace) for target in targets]
         ),
         target_names=joined(names) if any(names) else "",
-        nodes=column([endpoint.node_name or "" for endpoint in endpoints]),
+        nodes=column([sys.intern(endpoint.node_name or "") for endpoint in endpoints]),
         zones=column([endpoint.zone or "" for endpoint in endpoints]),
     )
 

@@ -6,6 +6,7 @@ a workload is shared by all endpoints of a pod, so it must not depend on a port 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Final
 
@@ -29,7 +30,7 @@ def pod_workload(pod: Pod, node: Node | None, *, zone: str = "", cluster: str = 
     """Return the workload of a pod; `zone` counts when neither pod nor node say where it is."""
     labels = pod.metadata.labels
     return Workload(
-        name=workload_name(pod.metadata),
+        name=sys.intern(workload_name(pod.metadata)),  # that of all pods of the controller
         namespace=pod.metadata.namespace,
         labels=labels,
         service_account=pod.spec.service_account_name,
@@ -67,7 +68,7 @@ def place_locality(node: Node | None, zone: str) -> str:
     """Return `region/zone/subzone` of a node, else of a bare zone, without an empty tail."""
     labels: Mapping[str, str] = node.metadata.labels if node is not None else {}
     parts = (labels.get(REGION, ""), labels.get(ZONE, "") or zone, labels.get(SUBZONE, ""))
-    return "/".join(parts).rstrip("/")
+    return sys.intern("/".join(parts).rstrip("/"))
 
 
 def _pod_locality(labels: Labels) -> str:
