@@ -57,7 +57,7 @@ class Units:
         self._made: dict[ObjectRef, tuple[_Made, ...]] = {}
         self._rivals: dict[Host, tuple[ObjectRef, ...]] = {}  # of hosts that several units claim
         self._in_parts: dict[ObjectRef, Found] = {}  # of Services with several EndpointSlices
-        self._pods_used: dict[ObjectRef, frozenset[tuple[str, str]]] = {}
+        self._pods_used: dict[ObjectRef, tuple[tuple[str, str], ...]] = {}
         self._pod_sources: set[str] = set()
 
     def follow_pods(self, source: str, *, follows: bool) -> None:
@@ -167,11 +167,12 @@ class Units:
 
     def _note_pods(self, unit: ObjectRef, group: Iterable[Found]) -> None:
         users = self._groups.users_of_pod
-        before = self._pods_used.pop(unit, frozenset())
+        used = self._pods_used.pop(unit, ())
+        before = frozenset(used)
         after = frozenset().union(*(found.pods for found in group))
         if after == before:
-            if before:
-                self._pods_used[unit] = before
+            if used:
+                self._pods_used[unit] = used
             return
         for key in before - after:
             rest = tuple([user for user in users[key] if user != unit])
@@ -182,7 +183,7 @@ class Units:
         for key in after - before:
             users[key] = (*users.get(key, ()), unit)
         if after:
-            self._pods_used[unit] = after
+            self._pods_used[unit] = tuple(after)
 
     def _note_waiting(self, unit: ObjectRef, group: Iterable[Found]) -> None:
         waiting = frozenset().union(*(found.waiting for found in group))
