@@ -27,6 +27,7 @@ from controlplane.model.gateway import Gateway
 from controlplane.model.meta import Object, ObjectRef, Record
 from controlplane.model.packed import PackedSlice
 from controlplane.model.service_entry import ServiceEntry, WorkloadEntry
+from controlplane.model.several import Several
 from controlplane.model.snapshot import selects
 from controlplane.model.table import Table
 from controlplane.model.virtual_service import VirtualService
@@ -56,12 +57,12 @@ class Groups:
         self.dirty: set[ObjectRef] = set()
         self.dirty_nodes: set[str] = set()
         self.changed: set[str] = set()
-        self.users_of_pod: dict[Key, tuple[ObjectRef, ...]] = {}
+        self.users_of_pod: Final[Several[Key, ObjectRef]] = Several()
         self._moves = 0
         self._pods_in: dict[str, dict[str, Pod]] = {}
         self._owners_of_ip: dict[str, tuple[Key, ...]] = {}
         self._entries_in: dict[str, dict[str, WorkloadEntry]] = {}
-        self._slices: dict[str, dict[str, tuple[PackedSlice, ...]]] = {}  # namespace, service
+        self._slices: dict[str, Several[str, PackedSlice]] = {}  # namespace, service
         self._endpoints: dict[Key, Endpoints] = {}
         # Units whose endpoints are what they select: no slices and no Endpoints say them.
         self._selecting: dict[str, dict[ObjectRef, Labels | None]] = {}
@@ -80,7 +81,8 @@ class Groups:
 
     def slices_of(self, namespace: str, name: str) -> Iterable[PackedSlice]:
         """Return the PackedSlices of a Service."""
-        return self._slices.get(namespace, {}).get(name, ())
+        known = self._slices.get(namespace)
+        return () if known is None else known.get(name)
 
     def endpoints_of(self, namespace: str, name: str) -> Endpoints | None:
         """Return the Endpoints object of a Service."""
@@ -163,24 +165,19 @@ class Groups:
                 pass
 
     def _place_slice(self, ref: ObjectRef, old: Object | None, new: Object | None) -> None:
-        by_service = self._slices.setdefault(ref.namespace, {})
+        by_service = self._slices.setdefault(ref.namespace, Several())
         for item in (old, new):
             name = item.service if isinstance(item, PackedSlice) else ""
             if not name:
                 continue
-            slices = [
-                entry for entry in by_service.get(name, ()) if entry.metadata.name != ref.name
-            ]
+            slices = [entry for entry in by_service.get(name) if entry.metadata.name != ref.name]
             if item is new and isinstance(new, PackedSlice):
                 slices.append(new)
-            if slices:
-                by_service[name] = tuple(sorted(slices, key=lambda entry: entry.metadata.name))
-            else:
-                by_service.pop(name, None)
+            by_service.put(name, tuple(sorted(slices, key=lambda entry: entry.metadata.name)))
             self._look_at_unit(ObjectRef(KubernetesService.KIND, ref.namespace, name))
 
     def _note_pod(self, key: Key, old: Object | None, new: Object | None) -> None:
-        self.dirty.update(self.users_of_pod.get(key, ()))
+        self.dirty.update(self.users_of_pod.get(key))
         for item in (old, new):
             if isinstance(item, Pod):
                 self._dirty_selectors(key[0], item.metadata.labels)

@@ -26,6 +26,7 @@ from controlplane.model.packed import PackedSlice
 from controlplane.model.port_endpoints import known_endpoints, workloads
 from controlplane.model.service_entry import ServiceEntry
 from controlplane.model.services import NO_ENDPOINTS, Service, ServiceEndpoints
+from controlplane.model.several import Several
 from controlplane.model.snapshot import Snapshot
 from controlplane.model.table import Table
 from controlplane.model.targets import moved_addresses, moved_networks, networks
@@ -54,7 +55,7 @@ class Units:
         self.contested: Final[dict[Host, tuple[Diagnostic, ...]]] = {}
         self.waiting: Final[dict[ObjectRef, frozenset[str]]] = {}
         """Addresses that are no endpoints of a unit until their pods are known."""
-        self._made: dict[ObjectRef, tuple[_Made, ...]] = {}
+        self._made: Final[Several[ObjectRef, _Made]] = Several()
         self._rivals: dict[Host, tuple[ObjectRef, ...]] = {}  # of hosts that several units claim
         self._in_parts: dict[ObjectRef, Found] = {}  # of Services with several EndpointSlices
         self._pods_used: dict[ObjectRef, tuple[tuple[str, str], ...]] = {}
@@ -91,14 +92,15 @@ class Units:
         self, unit: ObjectRef, last: Snapshot, claims: dict[Host, tuple[ObjectRef, ...]]
     ) -> None:
         """Make the services of one unit again; `claims` are those of all hosts concerned."""
-        old = self._made.pop(unit, ())
+        old = self._made.pop(unit)
         before = self._in_parts.pop(unit, NOTHING)
         record: Record | None = self._groups.records.get(unit)
         made = () if record is None else self._make(record, old, before, last)
         if record is not None and made:
             unit = record.ref  # the one that everybody keeps
-            self._made[unit] = tuple(
-                [_Made(service, found.endpoints, record.item) for service, found in made]
+            self._made.put(
+                unit,
+                tuple([_Made(service, found.endpoints, record.item) for service, found in made]),
             )
             if made[0][1].parts:
                 self._in_parts[unit] = made[0][1]
@@ -124,8 +126,7 @@ class Units:
     def _users_of_nodes(self, nodes: set[str]) -> set[ObjectRef]:
         return {
             unit
-            for unit, group in self._made.items()
-            for made in group
+            for unit, made in self._made.items()
             for endpoints in made.endpoints.groups
             for workload in workloads(endpoints)
             if workload.node in nodes
@@ -175,13 +176,9 @@ class Units:
                 self._pods_used[unit] = used
             return
         for key in before - after:
-            rest = tuple([user for user in users[key] if user != unit])
-            if rest:
-                users[key] = rest
-            else:
-                del users[key]
+            users.put(key, tuple([user for user in users.get(key) if user != unit]))
         for key in after - before:
-            users[key] = (*users.get(key, ()), unit)
+            users.put(key, (*users.get(key), unit))
         if after:
             self._pods_used[unit] = tuple(after)
 
@@ -204,7 +201,7 @@ class Units:
             first, *losers = sorted(units, key=self._age)
             self._rivals[host] = units
             self.contested[host] = tuple(_lost_host(host, loser, first) for loser in losers)
-        chosen = next(made for made in self._made[first] if made.service.host == host)
+        chosen = next(made for made in self._made.get(first) if made.service.host == host)
         self._assign(host, chosen.service, chosen.endpoints)
 
     def _age(self, unit: ObjectRef) -> tuple[str, str, str, str]:

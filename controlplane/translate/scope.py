@@ -16,6 +16,7 @@ from controlplane.model.destination_rule import PortTrafficPolicy, TrafficPolicy
 from controlplane.model.names import Host
 from controlplane.model.proxy import InterceptionMode, Proxy, ProxyType
 from controlplane.model.services import Protocol, Service
+from controlplane.model.several import Several
 from controlplane.model.snapshot import ServiceTarget, Snapshot, selects
 
 # Extensions of a client that change what it is sent. Any other is of no interest, and leaving
@@ -137,12 +138,12 @@ class Classifier:
         self._node_matters = any(service.node_local for service in snapshot.services)
         # By namespace and the value of one label of the selector: a proxy that has no such value
         # is not selected.
-        self._selecting: dict[str, dict[str, tuple[Service, ...]]] = {}
+        self._selecting: dict[str, Several[str, Service]] = {}
         for service in snapshot.services:
             if service.selector:
                 value = next(iter(service.selector.values()))
-                by_value = self._selecting.setdefault(service.namespace, {})
-                by_value[value] = (*by_value.get(value, ()), service)
+                by_value = self._selecting.setdefault(service.namespace, Several())
+                by_value.put(value, (*by_value.get(value), service))
         # A dict and no Memo, which would hold this classifier in turn: there is one for each
         # snapshot, and a cycle would keep snapshots until the garbage is collected.
         self._known: dict[Proxy, ProxyClass] = {}
@@ -260,8 +261,10 @@ class Classifier:
         if not labels:
             return
         named = {port.name: port.container_port for port in proxy.pod_ports if port.name}
-        by_value = self._selecting.get(proxy.namespace, {})
-        found = (by_value.get(value, ()) for value in dict.fromkeys(labels.values()))
+        by_value = self._selecting.get(proxy.namespace)
+        if by_value is None:
+            return
+        found = map(by_value.get, dict.fromkeys(labels.values()))
         for service in chain.from_iterable(found):
             if not selects(service.selector, labels):
                 continue
