@@ -50,7 +50,8 @@ _MESSAGES: dict[str, Any] = {
 class _Heard(NamedTuple):
     """A response, and what the view showed when it was sent: all clusters, and those that stay.
 
-    `late` are the clusters that were sent so long before that nothing waits for them any more.
+    `late` are the clusters that were sent so long before that nothing waits for them any more, and
+    those that exist nowhere but at the client.
     """
 
     send: Send
@@ -181,7 +182,7 @@ class Envoy:
                 for name in (*kept, *send.names)
                 if name not in send.removed
             }
-        late = frozenset(
+        late = self.stream.session.returning.unknown.union(
             name for name, time in self.offered.items() if time + ACKNOWLEDGE_LIMIT <= now
         )
         self.inbox.append(_Heard(send, view.clusters.by_name, view.base.clusters.by_name, late))
