@@ -35,9 +35,14 @@ def changes(
 
 def predecessor(watch: Watch, item: Item, rejections: Rejections) -> Item | None:
     """Return what the client accepted in the place of a resource or virtual host."""
+    return None if watch.accepted is None else _of(watch.accepted, item, rejections)
+
+
+def _of(collection: Collection, item: Item, rejections: Rejections) -> Item | None:
+    """Return what a collection shows in the place of a resource or virtual host."""
     if isinstance(item, VirtualHost):
-        return rejections.virtual_hosts.of(watch.predecessor(item.route)).get(item.host)
-    return watch.predecessor(item.name)
+        return rejections.virtual_hosts.of(collection.get(item.route)).get(item.host)
+    return collection.get(item.name)
 
 
 def withheld(
@@ -74,7 +79,10 @@ def withheld(
 def _older(
     watch: Watch, rejection: Rejection, rejections: Rejections, *, node: str, build: str
 ) -> Item | None:
-    older = predecessor(watch, rejection.item, rejections) or rejection.predecessor
+    item = rejection.item
+    older = predecessor(watch, item, rejections) or rejection.predecessor
+    if older is None and watch.sent is not None:
+        older = _of(watch.sent, item, rejections)  # it may be on its way to the client
     if older is not None and rejections.refuses(older, node, build):
         return None
     return older

@@ -399,6 +399,25 @@ def test_the_model_would_notice_a_lost_update() -> None:
     raise RuntimeError("a lost update was not noticed")
 
 
+def test_what_is_on_its_way_goes_again_when_a_newer_one_of_it_was_spared_meanwhile() -> None:
+    """Others reject the newer one; this client is told nothing, and holds the one before."""
+    engine = Engine()
+    engine.begin(names=True, may_break=True, alike=True)
+    engine.everybody_catches_up()
+    shown = {"r1": 1, "t1": 1}
+    engine.everything_changes(value={"a": 1}, paths={"r1": (), "r2": ()}, shown=shown, addresses=[])
+    late = engine.envoys[2]
+    while late.receive():
+        pass
+    engine.something_is_broken(names=frozenset({"t1"}))
+    for envoy in (*engine.envoys[:2], engine.envoys[3], late):
+        while envoy.receive() or envoy.answer():
+            pass
+    engine.everything_changes(value={}, paths={"r1": (), "r2": ()}, shown={}, addresses=[])
+    engine.something_is_broken(names=frozenset())
+    engine.teardown()
+
+
 SOAK = int(os.environ.get("PYLOT_SOAK") or 1)
 TestEngine = Engine.TestCase
 TestEngine.settings = settings(
