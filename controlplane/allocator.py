@@ -11,7 +11,7 @@ import ctypes
 from typing import Final
 
 _MMAP_THRESHOLD: Final = -3  # M_MMAP_THRESHOLD of malloc.h
-_LARGE: Final = 256 * 1024  # bytes
+_LARGE: Final = 1024 * 1024  # bytes: less, and growing tables would be mapped again and again
 
 
 def keep_large_apart() -> bool:

@@ -42,14 +42,14 @@ def test_a_large_block_is_gone_when_it_is_freed() -> None:
 from controlplane.allocator import keep_large_apart
 from tests.unit.test_allocator import anonymous
 assert keep_large_apart()
-del (first := [bytearray(8_000_000)])[0]
-blocks = [bytearray(400_000) for _ in range(50)]
+del (first := [bytearray(16_000_000)])[0]
+blocks = [bytearray(1_500_000) for _ in range(50)]
 kept = blocks[::10]
 del blocks[:]
 before = anonymous()
 assert len(kept) == 5
 print(before)
-more = [bytearray(400_000) for _ in range(45)]
+more = [bytearray(1_500_000) for _ in range(45)]
 print(anonymous())
 """
     done = subprocess.run(
@@ -61,7 +61,7 @@ print(anonymous())
         cwd=Path(__file__).parents[2],
     )
     freed, filled = map(int, done.stdout.split())
-    assert filled - freed > 40 * 400_000, "what was freed had stayed with the process"
+    assert filled - freed > 40 * 1_500_000, "what was freed had stayed with the process"
 
 
 def test_another_c_library_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
