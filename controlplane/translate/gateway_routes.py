@@ -58,7 +58,7 @@ def gateway_virtual_hosts(
         return (
             VirtualHostInput(
                 name=with_port("blackhole", servers[0].service_port),
-                domains=("*",),
+                text="*",
                 content=RuleContent(),
                 sources=tuple((server.gateway, server.field) for server in servers),
                 count_attempts=False,
@@ -117,7 +117,7 @@ def _collapse(opened: dict[Host, _Opened]) -> list[VirtualHostInput]:
         out.append(
             VirtualHostInput(
                 name=with_port(hosts[0], opened[hosts[0]].port),
-                domains=tuple(bracketed(host) for host in hosts),
+                text=" ".join(map(bracketed, hosts)),
                 content=RuleContent(rules=rules),
                 sources=tuple(sources),
                 require_tls=require_tls,

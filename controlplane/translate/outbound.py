@@ -79,18 +79,24 @@ class LoadAssignments:
         """Return a cluster's load assignment; an unknown cluster gives an empty one."""
         found = self._known.get(cluster)
         if found is None:
-            made = self._make(load_assignment_input(self._snapshot, self._cls, cluster))
-            found = self._known[cluster] = present(made)
+            found = self._known[cluster] = self._find(cluster)
         return found
 
     def of_all(self, clusters: tuple[str, ...]) -> tuple[Resource, ...]:
         """Return the load assignments of many clusters, found once for all who ask for the same."""
         found = self._many.get(clusters)
         if found is None:
+            # Another list has most of them; a table of all would outlive the lists that need it.
+            known = {item.name: item for items in self._many.values() for item in items}
             if len(self._many) >= _LISTS_KEPT:
                 self._many.clear()
-            found = self._many[clusters] = tuple(map(self.of, clusters))
+            found = self._many[clusters] = tuple(
+                [known.get(cluster) or self._find(cluster) for cluster in clusters]
+            )
         return found
+
+    def _find(self, cluster: str) -> Resource:
+        return present(self._make(load_assignment_input(self._snapshot, self._cls, cluster)))
 
 
 class Outbound:

@@ -58,7 +58,9 @@ class Defaults(NamedTuple):
 
     def domains(self) -> set[str]:
         """Return all domains in lower case; too many to be kept for each class."""
-        return {domain.lower() for value in self.by_name.values() for domain in value.domains}
+        return {
+            domain for value in self.by_name.values() for domain in value.text.lower().split(" ")
+        }
 
 
 class Seen(NamedTuple):
@@ -221,14 +223,13 @@ class ServiceHosts:
         return found
 
     def _names(self, service: Service, key: DomainsKey) -> tuple[str, ...]:
-        names = service_domains(
+        return service_domains(
             service.host,
             aliases=key.aliases,
             headless=service.is_headless,
             addresses=tuple(_addresses(service, self._cls)),
             dns_domain=key.dns_domain,
         )
-        return tuple(map(sys.intern, names))
 
     def _domains_key(self, service: Service, *, far: bool = False) -> DomainsKey:
         """Return the key of a class, or of one like it to which the service is `far`."""
@@ -345,14 +346,14 @@ class ServiceHosts:
             value = defaults[names] = self.shared.one(
                 VirtualHostInput(
                     name=with_port(service.host, port),
-                    domains=tuple(lowered.values()),
+                    text=" ".join(lowered.values()),
                     content=self.content(service, port),
                     sources=service.ref,
                 )
             )
-            if tuple(lowered) != value.domains:
+            if list(lowered) != value.domains:
                 self.shared.lowered[key] = tuple(lowered)
-        return self.shared.lowered.get(key, value.domains), value
+        return self.shared.lowered.get(key) or tuple(value.domains), value
 
 
 def carries_http(port: ServicePort | None) -> bool:

@@ -166,7 +166,7 @@ class SidecarRoutes:
         return (
             VirtualHostInput(
                 name=with_port(service.host, port),
-                domains=("*",),
+                text="*",
                 content=RuleContent(rules=(chosen,))
                 if chosen
                 else self._hosts.content(service, port),
@@ -178,13 +178,11 @@ class SidecarRoutes:
         """Return the virtual host of all destinations that the registry does not know."""
         policy = self._snapshot.mesh.outbound_traffic_policy
         if policy.mode == "REGISTRY_ONLY":
-            return VirtualHostInput(name=BLOCK_ALL, domains=("*",), content=RefuseContent())
+            return VirtualHostInput(name=BLOCK_ALL, text="*", content=RefuseContent())
         cluster = PASSTHROUGH_CLUSTER
         if policy.egress_proxy is not None and policy.egress_proxy.host:
             cluster = _egress_cluster(policy.egress_proxy)
-        return VirtualHostInput(
-            name=ALLOW_ANY, domains=("*",), content=ForwardContent(cluster=cluster)
-        )
+        return VirtualHostInput(name=ALLOW_ANY, text="*", content=ForwardContent(cluster=cluster))
 
     def _ruled(self, port: int) -> Iterator[_Plan]:
         """Yield what VirtualServices route on a port, the oldest first."""
@@ -294,7 +292,7 @@ class SidecarRoutes:
                 out.append(
                     VirtualHostInput(
                         name=plan.name,
-                        domains=tuple(kept),
+                        text=" ".join(kept),
                         content=plan.content,
                         sources=plan.service.ref if plan.service is not None else (),
                     )
@@ -339,9 +337,7 @@ def _replace(defaults: Defaults | None, ruled: list[_Plan]) -> tuple[VirtualHost
             if domain.lower() in claimed:
                 return None
             claimed.add(domain.lower())
-            instead[plan.name] = VirtualHostInput(
-                name=plan.name, domains=(domain,), content=plan.content
-            )
+            instead[plan.name] = VirtualHostInput(name=plan.name, text=domain, content=plan.content)
     chosen = {**defaults.by_name, **instead}
     if len(chosen) == len(defaults.by_name):
         return tuple(chosen.values())

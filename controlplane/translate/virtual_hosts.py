@@ -78,7 +78,8 @@ class VirtualHostInput(Model, cache_hash=False):
     """
 
     name: str
-    domains: tuple[str, ...]
+    text: str
+    """The domains in wire order, with a space between two: one text instead of several."""
     content: Content
     sources: Sources = ()
     require_tls: bool = False
@@ -86,7 +87,12 @@ class VirtualHostInput(Model, cache_hash=False):
 
     def __hash__(self) -> int:
         # Texts keep their hashes; few virtual hosts of one name have the same domains as well.
-        return hash((self.name, self.domains))
+        return hash((self.name, self.text))
+
+    @property
+    def domains(self) -> list[str]:
+        """The domains in wire order."""
+        return self.text.split(" ")
 
 
 class VirtualHostBytes(msgspec.Struct, frozen=True, gc=False):

@@ -117,9 +117,7 @@ def test_the_join_is_what_serialising_the_whole_gives() -> None:
 
 
 def test_a_frame_is_one_virtual_host() -> None:
-    made = build_virtual_host(
-        VirtualHostInput(name="block_all", domains=("*",), content=RefuseContent())
-    )
+    made = build_virtual_host(VirtualHostInput(name="block_all", text="*", content=RefuseContent()))
     (host,) = envoy.RouteConfiguration.FromString(made.framed).virtual_hosts
     assert made.framed == length_delimited(2, serialise(host))
     assert host.routes[0].direct_response.status == 502
