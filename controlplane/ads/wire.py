@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from binascii import hexlify
 from collections.abc import Iterable, Mapping
+from io import BytesIO
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -303,20 +304,22 @@ def _delta_heads(kind: ResourceType, size: int, name: int) -> tuple[bytes, bytes
 
 def sotw_response(head: bytes, resources: Iterable[Resource]) -> bytes:
     """Return a DiscoveryResponse: its header and its `resources` field."""
-    parts = [head]
+    out = BytesIO()
+    out.write(head)
     for resource in resources:
         pieces = resource.pieces
-        parts.append(_sotw_head(resource.type, sum(map(len, pieces))))
-        parts += pieces
-    return b"".join(parts)
+        out.write(_sotw_head(resource.type, sum(map(len, pieces))))
+        out.writelines(pieces)
+    return out.getvalue()
 
 
 def delta_response(head: bytes, resources: Iterable[Resource], removed: Iterable[str]) -> bytes:
     """Return a DeltaDiscoveryResponse: its header, then what comes and what goes."""
-    parts = [head]
+    out = BytesIO()
+    out.write(head)
     for resource in resources:
         pieces, name = resource.pieces, resource.name.encode()
         before, after = _delta_heads(resource.type, sum(map(len, pieces)), len(name))
-        parts += (before, name, _VERSION_KEY, hexlify(resource.digest), after, *pieces)
-    parts += (length_delimited(_REMOVED, name.encode()) for name in removed)
-    return b"".join(parts)
+        out.writelines((before, name, _VERSION_KEY, hexlify(resource.digest), after, *pieces))
+    out.writelines(length_delimited(_REMOVED, name.encode()) for name in removed)
+    return out.getvalue()
