@@ -51,13 +51,19 @@ class Flight:
     def __init__(self, flights: Flights) -> None:
         self._flights: Final = flights
         self._held = True
-        self._timer: Final = asyncio.get_running_loop().call_later(_PATIENCE, self.leave)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def linger(self) -> None:
+        """Keep the slot for a while: the response did not go out at once."""
+        if self._held and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self.leave)
 
     def leave(self) -> None:
         """Give the slot back; doing that twice does no harm."""
         if self._held:
             self._held = False
-            self._timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
             self._flights.left()
 
 

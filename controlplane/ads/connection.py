@@ -242,6 +242,8 @@ class Connection:
             common.reporter.written(send, making=self._making, writing=common.clock() - began)
             if not room:
                 self._room = False
+                if self._flight is not None:
+                    self._flight.linger()
                 return
             self._leave_flight()
             if common.pusher.idle(stream):
@@ -249,6 +251,7 @@ class Connection:
 
     def _on_flight(self, flight: Flight) -> None:
         self._flight = flight
+        flight.linger()  # the turn of a stream that defers to others may be far away
         self.wake()
 
     def _leave_flight(self) -> None:

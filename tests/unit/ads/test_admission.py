@@ -51,7 +51,9 @@ async def test_whoever_left_gets_no_slot() -> None:
 
 async def test_a_slow_writer_keeps_its_slot_for_a_second_at_most() -> None:
     flights = Flights(slots=1)
-    assert flights.enter(lambda _: None) is not None
+    slow = flights.enter(lambda _: None)
+    assert slow is not None
+    slow.linger()
     granted = asyncio.get_running_loop().create_future()
     assert flights.enter(granted.set_result) is None
     (await asyncio.wait_for(granted, 2)).leave()
