@@ -87,7 +87,8 @@ class LoadAssignments:
         found = self._many.get(clusters)
         if found is None:
             # Another list has most of them; a table of all would outlive the lists that need it.
-            known = {item.name: item for items in self._many.values() for item in items}
+            known = dict(self._known)
+            known.update((item.name, item) for items in self._many.values() for item in items)
             if len(self._many) >= _LISTS_KEPT:
                 self._many.clear()
             found = self._many[clusters] = tuple(
