@@ -10,30 +10,21 @@ import pytest
 
 from controlplane.ads.classes import Stream
 from controlplane.ads.machine import Session
-from controlplane.ads.pusher import Pusher
 from controlplane.ads.types import CDS, EDS, Send
 from controlplane.ads.wire import DeltaRequest, Failure, Request
 from controlplane.model.names import Host
 from controlplane.model.proxy import make_proxy
-from tests.feature.world import FakeChange, FakeGenerator, World, cluster_name
+from tests.feature.world import FakeChange, World, cluster_name
+from tests.unit.ads.bed import WorldBed
 
 A, B = cluster_name("a"), cluster_name("b")
 
 
-class Bed:
+class Bed(WorldBed):
     """Streams of one class that hold two clusters and their endpoints."""
 
     def __init__(self, *, delta: bool, streams: int) -> None:
-        self.generator = FakeGenerator()
-        self.world = World(clusters={"a": 1, "b": 1})
-        self.snapshot = self.generator.know(self.world)
-        self.pusher = Pusher(
-            self.generator,
-            self.generator.classify,
-            clock=lambda: 100.0,
-            epoch=lambda: 100.0,
-            snapshot=self.snapshot,
-        )
+        super().__init__(World(clusters={"a": 1, "b": 1}))
         self.streams = [self._connect(number, delta=delta) for number in range(streams)]
 
     def _connect(self, number: int, *, delta: bool) -> Stream:
@@ -73,10 +64,7 @@ class Bed:
             )
 
     def endpoints_move(self, address: str) -> None:
-        old = self.snapshot
-        self.world = self.world.with_(endpoints={"a": (address,)})
-        self.snapshot = self.generator.know(self.world)
-        self.pusher.publish(old, self.snapshot, FakeChange(endpoints=frozenset({Host("a")})))
+        self.becomes(FakeChange(endpoints=frozenset({Host("a")})), endpoints={"a": (address,)})
 
 
 @pytest.fixture(name="looked")

@@ -8,37 +8,25 @@ import pytest
 
 from controlplane.ads.classes import Stream
 from controlplane.ads.mixtures import Mixtures
-from controlplane.ads.pusher import Pusher
 from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, EDS, LDS, RDS, Send
 from controlplane.ads.wire import DeltaRequest, Request
 from controlplane.model.proxy import make_proxy
 from controlplane.translate.envoy import RouteConfiguration, VirtualHost
 from controlplane.translate.resources import Resource, ResourceType, serialise
-from tests.feature.world import CONFIG, ROUTES_ONLY, FakeChange, FakeGenerator, World, cluster_name
+from tests.feature.world import ROUTES_ONLY, World, cluster_name
+from tests.unit.ads.bed import WorldBed
 
 OLD = ("old-0", "old-1")
 
 
-class Bed:
+class Bed(WorldBed):
     """A client that holds two services, acknowledges all but clusters, and time that is given."""
 
     def __init__(self, *, delta: bool) -> None:
-        self.now = 100.0
+        super().__init__(
+            World(clusters=dict.fromkeys(OLD, 1), routes={"80": OLD}, listeners={"80": 1})
+        )
         self.delta = delta
-        self.generator = FakeGenerator()
-        self.world = World(
-            clusters=dict.fromkeys(OLD, 1),
-            routes={"80": OLD},
-            listeners={"80": 1},
-        )
-        self.snapshot = self.generator.know(self.world)
-        self.pusher = Pusher(
-            self.generator,
-            self.generator.classify,
-            clock=lambda: self.now,
-            epoch=lambda: self.now,
-            snapshot=self.snapshot,
-        )
         proxy = make_proxy("sidecar~1.1.1.1~a.b~x", {}, user_agent="envoy")
         self.stream: Stream = self.pusher.connect(proxy, delta=delta, wake=lambda: None)
         self.told: dict[str, Any] = {}  # virtual hosts of the one route configuration
@@ -87,11 +75,6 @@ class Bed:
                     type_url=send.type_url, names=names, version=send.version, nonce=send.nonce
                 ),
             )
-
-    def becomes(self, change: FakeChange = CONFIG, **changes: Any) -> None:
-        self.world = self.world.with_(**changes)
-        old, self.snapshot = self.snapshot, self.generator.know(self.world)
-        self.pusher.publish(old, self.snapshot, change)
 
     def adds(self, host: str) -> None:
         """A new service with its own virtual host."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from controlplane.ads.classes import Stream
-from controlplane.ads.pusher import Pusher
 from controlplane.ads.reporter import Reporter
 from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, EDS, Send
 from controlplane.ads.wire import DeltaRequest
 from controlplane.model.proxy import make_proxy
-from tests.feature.world import CONFIG, FakeGenerator, World, cluster_name
+from tests.feature.world import World, cluster_name
+from tests.unit.ads.bed import WorldBed
 
 A, B, C = map(cluster_name, "abc")
 
@@ -25,23 +25,12 @@ class Named(Reporter):
         self.clusters.append(sorted(clusters))
 
 
-class Bed:
+class Bed(WorldBed):
     """A delta client that holds three clusters, and time that is given."""
 
     def __init__(self) -> None:
-        self.now = 100.0
         self.named = Named()
-        self.generator = FakeGenerator()
-        self.world = World(clusters={"a": 1, "b": 1, "c": 1})
-        self.snapshot = self.generator.know(self.world)
-        self.pusher = Pusher(
-            self.generator,
-            self.generator.classify,
-            clock=lambda: self.now,
-            epoch=lambda: self.now,
-            reporter=self.named,
-            snapshot=self.snapshot,
-        )
+        super().__init__(World(clusters={"a": 1, "b": 1, "c": 1}), reporter=self.named)
         proxy = make_proxy("sidecar~1.1.1.1~a.b~x", {}, user_agent="envoy")
         self.stream: Stream = self.pusher.connect(proxy, delta=True, wake=lambda: None)
         self.says(DeltaRequest(type_url=CDS.url))
@@ -61,9 +50,7 @@ class Bed:
         self.says(DeltaRequest(type_url=send.type_url, nonce=send.nonce))
 
     def changes(self, **clusters: int) -> None:
-        self.world = self.world.with_(clusters={**self.world.clusters, **clusters})
-        old, self.snapshot = self.snapshot, self.generator.know(self.world)
-        self.pusher.publish(old, self.snapshot, CONFIG)
+        self.becomes(clusters={**self.world.clusters, **clusters})
 
     def waits(self) -> None:
         """Until there is something to look at."""
