@@ -10,6 +10,7 @@ both for its whole life, and so no process has to be started for a connection.
 
 import contextlib
 import ctypes
+import itertools
 import os
 import select
 import shutil
@@ -163,6 +164,11 @@ class Pair:
     inside: Visitor
     outside: Visitor
     listeners: dict[socket.socket, str] = field(default_factory=dict)
+    # A datagram from a port of a moment ago would join that flow and share its fate, whoever sent
+    # it; each query has a port that no other had while the kernel remembers.
+    _source_ports: Iterator[int] = field(
+        default_factory=lambda: itertools.cycle(range(20_000, 60_000))
+    )
 
     def fate_of_call(
         self,
@@ -187,8 +193,7 @@ class Pair:
         family = socket.AF_INET6 if ":" in server else socket.AF_INET
         with self.inside.socket(family, socket.SOCK_DGRAM, uid=uid, gid=gid) as client:
             client.settimeout(_PATIENCE)
-            if source_port:
-                client.bind(("", source_port))
+            client.bind(("", source_port or next(self._source_ports)))
             client.connect((server, 53))
             client.send(b"?")
             return client.recv(64).decode()

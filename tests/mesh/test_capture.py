@@ -547,8 +547,6 @@ def _captures_server(settings: CaptureSettings, server: str) -> bool:
 
 def check(bed: Pair, wanted: CaptureSettings, *, native: bool) -> None:
     apply(wanted, Shell(namespace=bed.pod), native=native)
-    # Connections of the rules of before are remembered; each example starts without them.
-    run_in(bed.pod, "conntrack", "-F", check=False)
     for version in (4, 6) if wanted.ipv6 else (4,):
         found = [(packet, packet.fate(bed)) for packet in packets(version)]
         wrong = [
