@@ -101,6 +101,7 @@ class App:
                 debounce_max=settings.debounce_max.seconds,
             ),
             reporter=self._report,
+            timed=self._metrics.made_snapshot,
         )
         self._webhooks: Final = Webhooks(
             settings,
@@ -241,11 +242,10 @@ class App:
             yield
 
     def _publish(self, old: Snapshot, new: Snapshot, change: Change) -> None:
-        started = time.perf_counter()
         first = not self._registry.ready or not old.services
         self._pusher.publish(old, new, change)
         self._count(change, old, new)
-        self._metrics.published(new, time.perf_counter() - started)
+        self._metrics.published(new)
         waiting = new.waiting_for_pods
         self._metrics.waiting_for_pods(len(waiting), len(waiting - old.waiting_for_pods))
         if first:

@@ -68,10 +68,15 @@ class Pacing:
         times = [time for time in (self.endpoints_due, self.config_due) if time is not None]
         return min(times, default=None)
 
-    def published(self, now: float, *, config: bool) -> None:
-        """Endpoint changes went out, and with `config` everything else did, too."""
+    def published(self, now: float, *, config: bool) -> float:
+        """Endpoint changes went out, and with `config` everything else did, too.
+
+        Returns how long the one that came first had waited.
+        """
+        since = [self._endpoints_since, self._config_since if config else None]
         self._last_publication = now
         self._endpoints_since = None
         if config:
             self._config_since = None
             self._config_due = math.inf
+        return now - min((time for time in since if time is not None), default=now)

@@ -26,6 +26,7 @@ from controlplane.sources.base import Delta, Source
 
 Publish = Callable[[Snapshot, Snapshot, Change], None]
 Reporter = Callable[[tuple[Diagnostic, ...], tuple[Diagnostic, ...]], None]
+Timed = Callable[[float, float], None]
 
 _ENDPOINT_KINDS: Final = frozenset(
     kind.KIND for kind in (EndpointSlice, Endpoints, Pod, WorkloadEntry, Node)
@@ -36,13 +37,18 @@ def _report_nothing(_new: tuple[Diagnostic, ...], _gone: tuple[Diagnostic, ...])
     """Stand in for a reporter where nobody listens."""
 
 
+def _count_nothing(_waited: float, _making: float) -> None:
+    """Stand in for a count of times where nobody counts."""
+
+
 class Registry:
     """The objects of all sources and the snapshot that is valid now.
 
     `sources` are the names of all sources, the stronger first: of two objects with one
     reference that of the stronger source counts. The origin of an object names its source.
     `publish` gets the old snapshot, the new one and what differs; `reporter` the diagnostics that
-    are new and those that are gone.
+    are new and those that are gone; `timed` the seconds that the first of the changes waited for
+    others and the seconds that the snapshot took to make.
     """
 
     def __init__(
@@ -56,9 +62,11 @@ class Registry:
         pacing: Pacing | None = None,
         clock: Callable[[], float] = time.monotonic,
         reporter: Reporter = _report_nothing,
+        timed: Timed = _count_nothing,
     ) -> None:
         self._publish: Final = publish
         self._reporter: Final = reporter
+        self._timed: Final = timed
         self._clock: Final = clock
         self._pacing: Final = pacing or Pacing()
         self._assembler: Final = Assembler(mesh=mesh, domain=domain, cluster_id=cluster_id)
@@ -214,12 +222,15 @@ class Registry:
             if self._waiting_mesh is not None:
                 self._assembler.set_mesh(self._waiting_mesh)
                 self._waiting_mesh = None
-        self._pacing.published(now, config=config)
+        waited = self._pacing.published(now, config=config)
         given = [entry for group in self._diagnostics.values() for entry in group]
         old, new = self._snapshot, self._assembler.snapshot(given)
+        change = diff(old, new)
+        # What came before the first snapshot waited for sources, not for other changes.
+        self._timed(waited if self._published else 0.0, self._clock() - now)
         self._snapshot = new
         self._published = True
-        self._publish(old, new, diff(old, new))
+        self._publish(old, new, change)
         if new.diagnostics != old.diagnostics:
             before, after = frozenset(old.diagnostics), frozenset(new.diagnostics)
             self._reporter(

@@ -145,8 +145,11 @@ class ClassState:
         self.clinging.discard(stream)
 
     def catch_up(self, snapshot: Snapshot, now: float) -> ClassView | None:
-        """Go on to the newest snapshot; return the view left behind when there was a change."""
-        pending, self.pending = self.pending, None
+        """Go on to the newest snapshot; return the view left behind when there was a change.
+
+        When that fails the streams keep what they have, and the next change tries again.
+        """
+        pending = self.pending
         if pending is None:
             return None
         old = self.view
@@ -154,6 +157,7 @@ class ClassState:
             self.base = self.base.after_config(snapshot, unread=pending.unread, push=pending.push)
         else:
             self.base = self.base.after_endpoints(snapshot, pending.hosts, push=pending.push)
+        self.pending = None
         clung = self._clung_to()
         kept = {
             name: item

@@ -116,16 +116,19 @@ class Connection:
 
     def on_message(self, payload: bytes) -> None:
         """Take a request."""
-        if self._refusal is not None and not self._unadmitted:
-            self.end(self._refusal.status, self._refusal.message)
-        elif self._left_new or self._requests or self.defers:
-            self._requests.append(payload)
-            if len(self._requests) > _QUEUED and not self._unadmitted:
-                self._take_queued()
-            elif not self._unadmitted:
-                self.wake()
-        else:
-            self._take(payload)
+        try:
+            if self._refusal is not None and not self._unadmitted:
+                self.end(self._refusal.status, self._refusal.message)
+            elif self._left_new or self._requests or self.defers:
+                self._requests.append(payload)
+                if len(self._requests) > _QUEUED and not self._unadmitted:
+                    self._take_queued()
+                elif not self._unadmitted:
+                    self.wake()
+            else:
+                self._take(payload)
+        except Exception as error:  # noqa: BLE001  # whatever it is, only this stream ends
+            self._fail(error)
 
     def on_half_close(self) -> None:
         """A client that asks no more is a client that leaves."""
@@ -216,9 +219,14 @@ class Connection:
             self._take_queued()
             if self._stream is not None:
                 self._write(self._stream)
-        except Exception:
-            self._call.end(StatusCode.INTERNAL, "an error of the control plane")
-            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, only this stream ends
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        stream = self._stream
+        name = self._call.peer if stream is None else stream.connection
+        self._common.reporter.failed(name, error)
+        self._call.end(StatusCode.INTERNAL, "an error of the control plane")
 
     def _write(self, stream: Stream) -> None:
         common = self._common

@@ -142,6 +142,10 @@ class LogReporter(Reporter):
         """Log clusters that did not get ready in time."""
         self._log.warning("ads.warming", connection=connection, clusters=list(clusters[:_NAMED]))
 
+    def failed(self, connection: str, error: Exception) -> None:
+        """Log a mistake of ours, which alone comes with a traceback."""
+        self._log.error("ads.failed", connection=connection, exc_info=error)
+
     def published(self, *, push: int, classes: int, streams: int, reason: str) -> None:
         """Log a new snapshot."""
         self._log.info("ads.publish", push=push, classes=classes, streams=streams, reason=reason)

@@ -62,6 +62,9 @@ class Reporter:
     def warming(self, connection: str, clusters: Sequence[str]) -> None:
         """Clusters were not acknowledged in time."""
 
+    def failed(self, connection: str, error: Exception) -> None:
+        """A stream, or a class where `connection` is empty, failed by a mistake of ours."""
+
     def published(self, *, push: int, classes: int, streams: int, reason: str) -> None:
         """A snapshot was published."""
 
@@ -129,6 +132,10 @@ class Reporters(Reporter):
     def warming(self, connection: str, clusters: Sequence[str]) -> None:
         for reporter in self._reporters:
             reporter.warming(connection, clusters)
+
+    def failed(self, connection: str, error: Exception) -> None:
+        for reporter in self._reporters:
+            reporter.failed(connection, error)
 
     def published(self, *, push: int, classes: int, streams: int, reason: str) -> None:
         for reporter in self._reporters:

@@ -129,7 +129,12 @@ class AdsServer:
             for connection in early:
                 wait, refusal = self._admission()
                 connection.admit(wait, refusal)
-        if self._pusher.pump():
+        try:
+            more = self._pusher.pump()
+        except Exception as error:  # noqa: BLE001  # one class must not keep others from theirs
+            self._reporter.failed("", error)
+            more = True
+        if more:
             self._begin_pumping()
 
     def _open(self, call: Call, *, delta: bool) -> Connection:

@@ -231,12 +231,13 @@ class Metrics:
         """A push was caused by one of `TRIGGERS`; anything else counts as `other`."""
         self._triggers.labels(type=reason if reason in TRIGGERS else OTHER).inc()
 
-    def debounced(self, seconds: float) -> None:
-        """A change waited this long for others before it was published."""
-        self._debounce.observe(seconds)
+    def made_snapshot(self, waited: float, making: float) -> None:
+        """A snapshot was made in so many seconds; its first change waited for others before."""
+        self._debounce.observe(waited)
+        self._snapshot_time.observe(making)
 
-    def published(self, snapshot: Snapshot, seconds: float = 0.0) -> None:
-        """A snapshot was made in `seconds` and is now the current one."""
+    def published(self, snapshot: Snapshot) -> None:
+        """A snapshot is now the current one."""
         self._services.set(len(snapshot.services))
         self._virtual_services.set(len(snapshot.virtual_services))
         # Counting walks all services, so it waits until somebody reads the metrics.
@@ -246,7 +247,6 @@ class Metrics:
             levels[diagnostic.level.value] += 1
         for level, count in levels.items():
             self._file_errors.labels(level=level).set(count)
-        self._snapshot_time.observe(seconds)
 
     def waiting_for_pods(self, now: int, new: int) -> None:
         """So many endpoints wait for their pods, and so many of them did not before."""

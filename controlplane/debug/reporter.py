@@ -62,6 +62,10 @@ class MetricsReporter(Reporter):
         """Count the clusters that are late."""
         self._metrics.warming(len(clusters))
 
+    def failed(self, connection: str, error: Exception) -> None:
+        """Count the mistake."""
+        self._metrics.internal_error()
+
     def published(self, *, push: int, classes: int, streams: int, reason: str) -> None:
         """Count the push."""
         self._metrics.triggered(reason)

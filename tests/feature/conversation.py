@@ -311,7 +311,11 @@ class Mesh:
             snapshot=self.snapshot,
         )
         self.server = AdsServer(
-            self.pusher, ready=ready, admitted_per_second=admitted_per_second, patience=patience
+            self.pusher,
+            ready=ready,
+            reporter=reporter,
+            admitted_per_second=admitted_per_second,
+            patience=patience,
         )
         self.port = 0
 

@@ -12,7 +12,12 @@ import pytest
 
 from controlplane.ads.types import CDS, EDS, LDS, RDS
 from controlplane.ads.wire import SOTW_METHOD
-from tests.feature.conversation import SotwEnvoy, serving
+from controlplane.debug.metrics import Metrics
+from controlplane.debug.reporter import MetricsReporter
+from controlplane.model.snapshot import Snapshot
+from controlplane.translate.resources import Resource
+from controlplane.translate.scope import ProxyClass
+from tests.feature.conversation import Mesh, SotwEnvoy, serving
 from tests.feature.world import World, cluster_name
 
 REVIEWS = cluster_name("reviews")
@@ -129,6 +134,89 @@ async def test_garbage_is_an_invalid_argument_and_leaks_nothing() -> None:
         await mesh.until(lambda: mesh.pusher.stream_count() == 1)
         mesh.becomes(clusters={"reviews": 7})
         await healthy.hears(CDS)
+
+
+async def test_a_mistake_of_ours_ends_the_stream_that_meets_it_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metrics = Metrics(version="1")
+    async with serving(WORLD, reporter=MetricsReporter(metrics)) as mesh, mesh.sotw() as healthy:
+        fails_for("unlucky", mesh, monkeypatch)
+        await healthy.asks_and_accepts(CDS)
+        async with mesh.sotw(namespace="unlucky") as envoy:
+            await envoy.asks(CDS)
+            code, details = await envoy.is_refused()
+            assert code is grpc.StatusCode.INTERNAL
+            assert details == "an error of the control plane"
+        assert internal_errors(metrics) == 1
+        await mesh.until(lambda: mesh.pusher.stream_count() == 1)
+        await healthy.asks_and_accepts(LDS)
+
+
+@pytest.mark.parametrize("delta", [False, True])
+async def test_a_mistake_of_ours_after_the_first_requests_ends_one_stream(
+    delta: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controlplane.ads.connection._NEW", 0)  # requests are taken at once
+    monkeypatch.setattr("controlplane.ads.connection._NEW_FOR", 0.0)
+    metrics = Metrics(version="1")
+
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("a mistake")
+
+    async with (
+        serving(WORLD, reporter=MetricsReporter(metrics)) as mesh,
+        mesh.sotw() as healthy,
+        mesh.delta() if delta else mesh.sotw() as envoy,
+    ):
+        await healthy.asks_and_accepts(CDS)
+        await envoy.asks_and_accepts(CDS)
+        with monkeypatch.context() as patch:
+            patch.setattr(mesh.pusher, "on_request", fails)
+            await envoy.asks(LDS)
+            code, _ = await envoy.is_refused()
+        assert code is grpc.StatusCode.INTERNAL
+        assert internal_errors(metrics) == 1
+        await healthy.asks_and_accepts(LDS)
+
+
+async def test_a_class_that_cannot_be_made_keeps_no_other_from_its_push(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metrics = Metrics(version="1")
+    async with (
+        serving(WORLD, reporter=MetricsReporter(metrics)) as mesh,
+        mesh.sotw(namespace="unlucky") as unlucky,
+        mesh.sotw() as healthy,
+    ):
+        await unlucky.asks_and_accepts(CDS)
+        await healthy.asks_and_accepts(CDS)
+        with monkeypatch.context() as patch:
+            fails_for("unlucky", mesh, patch)
+            mesh.becomes(clusters={"reviews": 7})
+            assert (await healthy.hears(CDS)).names == (REVIEWS,)
+            await unlucky.hears_nothing()
+        assert internal_errors(metrics) == 1
+        # What it missed is made up for by whatever changes next.
+        mesh.scales("reviews", "10.0.0.9")
+        assert (await unlucky.hears(CDS)).names == (REVIEWS,)
+
+
+def fails_for(namespace: str, mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clusters of one namespace's proxies be a mistake of ours."""
+    make = mesh.generator.clusters
+
+    def clusters(snapshot: Snapshot, cls: ProxyClass) -> tuple[Resource, ...]:
+        if cls.outbound.namespace == namespace:
+            raise ZeroDivisionError("a mistake")
+        return make(snapshot, cls)
+
+    monkeypatch.setattr(mesh.generator, "clusters", clusters)
+
+
+def internal_errors(metrics: Metrics) -> float:
+    """What the metrics say about mistakes of ours."""
+    return metrics.registry.get_sample_value("pilot_total_xds_internal_errors_total") or 0.0
 
 
 async def test_a_request_over_four_mebibytes_is_resource_exhausted() -> None:

@@ -59,11 +59,13 @@ class World:
         self.now = 100.0
         self.published: list[tuple[Snapshot, Change]] = []
         self.reported: list[str] = []
+        self.times: list[tuple[float, float]] = []
         self.registry = Registry(
             lambda _old, new, change: self.published.append((new, change)),
             sources=sources or ("memory",),
             clock=lambda: self.now,
             reporter=self._report,
+            timed=lambda waited, making: self.times.append((waited, making)),
         )
 
     def _report(self, new: tuple[Diagnostic, ...], gone: tuple[Diagnostic, ...]) -> None:
@@ -126,6 +128,25 @@ def test_the_first_endpoint_change_goes_out_at_once_and_later_ones_in_steps() ->
     assert world.at(5.05) == 2
     assert world.at(5.1) == 3
     assert world.addresses() == ["1.1.1.2"]
+
+
+def test_how_long_changes_waited_for_others_is_told_of_each_snapshot() -> None:
+    world = World()
+    world.say(service("one"), synced=False)
+    world.now = 107.0
+    world.say(synced=True)
+    world.at(7.0)
+    world.now = 120.0
+    world.say(service("one", 81))
+    world.at(20.0)
+    world.say(service("one", 82))
+    world.now = 120.05
+    world.say(service("one", 83))
+    world.say(slice_of("one", "1.1.1.1"))
+    assert world.at(20.1) == 3, "the endpoints alone"
+    assert world.at(20.16) == 4
+    waited = [waited for waited, _ in world.times]
+    assert waited == [0.0, 0.0, pytest.approx(0.05), pytest.approx(0.16)]
 
 
 def test_removals_of_endpoints_wait_no_longer_than_others() -> None:

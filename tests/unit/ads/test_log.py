@@ -57,3 +57,17 @@ async def test_answers_to_requests_are_told_to_whoever_debugs() -> None:
         reporter.acknowledged("proxy-1", EDS, version="v", seconds=0.1, push=0)
     assert shown(lines) == []
     assert [line["event"] for line in lines] == ["ads.response", "ads.ack"]
+
+
+def test_a_mistake_of_ours_is_told_with_the_stream_and_its_traceback() -> None:
+    mistake = ZeroDivisionError("a mistake")
+    with capture_logs() as lines:
+        LogReporter().failed("proxy-1", mistake)
+    assert lines == [
+        {
+            "event": "ads.failed",
+            "log_level": "error",
+            "connection": "proxy-1",
+            "exc_info": mistake,
+        }
+    ]

@@ -61,6 +61,16 @@ def test_snapshot_sets_the_gauges() -> None:
     assert 'pylot_config_errors{level="Error"} 1.0' in shown
 
 
+def test_making_a_snapshot_and_waiting_before_are_counted() -> None:
+    metrics = Metrics(version="1")
+    metrics.made_snapshot(waited=0.3, making=0.004)
+    shown = lines(metrics)
+    assert "pilot_debounce_time_sum 0.3" in shown
+    assert 'pilot_debounce_time_bucket{le="0.5"} 1.0' in shown
+    assert 'pilot_debounce_time_bucket{le="0.1"} 0.0' in shown
+    assert "pilot_pushcontext_init_seconds_sum 0.004" in shown
+
+
 def test_endpoints_that_wait_for_their_pods_are_counted() -> None:
     metrics = Metrics(version="1")
     metrics.waiting_for_pods(3, 3)
@@ -107,6 +117,7 @@ def test_engine_is_counted_through_its_reporter(snapshot: Snapshot) -> None:
     reporter.acknowledged("a.default-1", types.CDS, version="v", seconds=0.03, push=1)
     reporter.rejected("a.default-1", types.RDS, message="no", suspects=(), culprits=(), push=1)
     reporter.stale("a.default-1", types.RDS)
+    reporter.failed("a.default-1", ZeroDivisionError("a mistake"))
     reporter.published(push=1, classes=1, streams=1, reason="config")
     reporter.published(push=2, classes=1, streams=1, reason="whatever a caller says")
     shown = lines(metrics)
@@ -117,6 +128,7 @@ def test_engine_is_counted_through_its_reporter(snapshot: Snapshot) -> None:
         'pilot_proxy_convergence_time_bucket{le="0.05"} 1.0',
         'pilot_total_xds_rejects{type="rds"} 1.0',
         'pilot_xds_expired_nonce{type="rds"} 1.0',
+        "pilot_total_xds_internal_errors 1.0",
         'pilot_push_triggers{type="config"} 1.0',
         'pilot_push_triggers{type="other"} 1.0',
     ):
