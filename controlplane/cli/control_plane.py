@@ -38,7 +38,9 @@ def fetch_json(base: str, path: str, *, hint: str, token: str = "") -> Any:
     except urllib.error.HTTPError as error:
         with error:
             said = error.read(2000).decode(errors="replace").strip()
-        raise OutsideError(f"{url} answered {error.code}: {said or error.reason}") from None
+        # A control plane and an Envoy say why; whoever does not is likely to be another server.
+        why = said or f"{error.reason}; {hint}"
+        raise OutsideError(f"{url} answered {error.code}: {why}") from None
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", error)
         said = getattr(reason, "strerror", None) or str(reason)

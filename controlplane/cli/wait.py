@@ -59,7 +59,7 @@ def wait(
                 typer.echo(f"{status['object']}: {_taken(status)}")
                 return
         if time.monotonic() >= deadline:
-            _fail(f"not within {timeout}: {trouble or missing(status)}", waiting_lines(status))
+            _fail(f"not within {timeout}: {trouble or missing(status)}", reason_lines(status))
         time.sleep(min(PAUSE, max(0.0, deadline - time.monotonic())))
         try:
             status, trouble = source.ask("wait", object=target), ""
@@ -86,8 +86,11 @@ def rejection_lines(proxy: Status) -> list[str]:
     ]
 
 
-def waiting_lines(status: Status) -> list[str]:
-    """Return a line for each proxy that is missing, and what it has not acknowledged."""
+def reason_lines(status: Status) -> list[str]:
+    """Return a line for each mistake that keeps the object out, and for each proxy that is
+    missing, with what it has not acknowledged."""
+    if status.get("refused"):
+        return [str(line) for line in status["refused"]]
     return [
         f"{proxy['proxy']} has not acknowledged {', '.join(proxy['waitingFor'])}"
         for proxy in status.get("proxies", ())
@@ -98,6 +101,8 @@ def waiting_lines(status: Status) -> list[str]:
 def missing(status: Status) -> str:
     """Return what is not as it should be, as the end of a sentence."""
     shown = status["object"]
+    if status["refused"]:
+        return f"the newest {shown} is not valid:"
     if not status["found"]:
         return f"the control plane knows no {shown}"
     if not status["current"]:

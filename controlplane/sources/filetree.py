@@ -20,6 +20,7 @@ from controlplane.model.mesh import MeshConfig
 from controlplane.model.meta import ObjectRef, Record
 from controlplane.sources.base import Delta
 from controlplane.sources.mesh_config import parse_mesh_config
+from controlplane.sources.objects import UNREADABLE
 from controlplane.sources.parse import ParsedFile, parse_file
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
@@ -322,7 +323,7 @@ def _unread(path: str, reason: str, *, kept: bool) -> Diagnostic:
 
 
 def _says_kept(entry: Diagnostic) -> Diagnostic:
-    if entry.code != "Unreadable":
+    if entry.code != UNREADABLE:
         return entry
     return Diagnostic(
         level=entry.level,

@@ -27,6 +27,8 @@ from controlplane.model.validation import validate
 from controlplane.sources.metadata import MetadataError, finish_metadata
 
 SCHEMA: Final = "IST0106"  # Istio's SchemaValidationError
+UNREADABLE: Final = "Unreadable"
+"""What has no structure that objects could be found in."""
 SCHEMA_WARNING: Final = "IST0133"  # Istio's SchemaWarning
 MAX_FINDINGS: Final = 100
 """Findings that are listed of one object: to find and to show them costs time and memory."""

@@ -21,7 +21,7 @@ from controlplane.model.schema import (
     format_path,
     mistakes,
 )
-from controlplane.sources.objects import SCHEMA, decode_flawless, read_value
+from controlplane.sources.objects import SCHEMA, UNREADABLE, decode_flawless, read_value
 from controlplane.sources.positions import Document, json_tree, yaml_documents
 from controlplane.sources.text import UnreadableError, decode_text, json_parts
 
@@ -296,5 +296,5 @@ def _ref_of(value: Any, kind: str, *, namespaced: bool = True) -> ObjectRef | No
 def unreadable(file: str, error: UnreadableError) -> Diagnostic:
     """Return the diagnostic for a text that cannot be read."""
     return Diagnostic(
-        level=Level.ERROR, code="Unreadable", message=str(error), file=file, line=error.line
+        level=Level.ERROR, code=UNREADABLE, message=str(error), file=file, line=error.line
     )

@@ -17,14 +17,20 @@ from controlplane.debug.render import timestamp
 from controlplane.debug.views.request import Rendering, ViewError, ViewRequest
 from controlplane.debug.views.serving import rejection_data
 from controlplane.model.core import Endpoints
+from controlplane.model.diagnostics import Level
 from controlplane.model.kinds import KINDS, Kind, suggestion
 from controlplane.model.meta import DEFAULT_NAMESPACE, ObjectRef, Provenance
 from controlplane.model.packed import PackedSlice
 from controlplane.model.snapshot import Snapshot
+from controlplane.sources.filetree import UNREAD
+from controlplane.sources.objects import SCHEMA, UNREADABLE
 
 UNREAD_FILE_LIMIT: Final = 2.5
 """Seconds in which a file that changed after the last push is taken to be unread; the file
 source looks at every file more often than that."""
+
+_REFUSED: Final = frozenset({SCHEMA, UNREAD, UNREADABLE})
+"""The codes of what keeps a source from taking an object's newest content."""
 
 _SHORT_KINDS: Final = {
     "vs": "VirtualService",
@@ -96,16 +102,43 @@ def _source(origin: Provenance | None) -> str:
 
 def wait(request: ViewRequest) -> Rendering:
     """How far each proxy that `object=KIND/NAME[.NS]` concerns is with its current version."""
-    asked = candidates(request.params.get("object", ""))
-    ref = next((ref for ref in asked if ref in request.snapshot.objects), None)
-    if ref is None:
-        # The last spelling is the likeliest one: a plain name in the default namespace.
-        return partial(_same, _answer(asked[-1], found=False, current=False, progress=Progress()))
-    progress = request.progress(_shown_by(ref, request.snapshot))
-    current = progress.current and not (
-        request.unpublished(ref) or _is_unread(request, request.snapshot.provenance.get(ref))
+    asked, snapshot = candidates(request.params.get("object", "")), request.snapshot
+    refused = {ref: _refusals(ref, snapshot) for ref in asked}
+    ref = next((ref for ref in asked if ref in snapshot.objects or refused[ref]), asked[0])
+    found = ref in snapshot.objects
+    progress = request.progress(_shown_by(ref, snapshot)) if found else Progress()
+    current = (
+        found
+        and progress.current
+        and not refused[ref]
+        and not request.unpublished(ref)
+        and not _is_unread(request, snapshot.provenance.get(ref))
     )
-    return partial(_same, _answer(ref, found=True, current=current, progress=progress))
+    answer = {
+        "object": str(ref),
+        "found": found,
+        "current": current,
+        "refused": refused[ref],
+        "push": progress.push,
+        "proxies": [_proxy(entry) for entry in progress.proxies],
+    }
+    return partial(_same, answer)
+
+
+def _refusals(ref: ObjectRef, snapshot: Snapshot) -> list[str]:
+    """Return why the newest content of an object is not what is served.
+
+    A file that cannot be read says nothing of its objects, which stay as they were.
+    """
+    origin = snapshot.provenance.get(ref)
+    file = origin.file if origin is not None else ""
+    return [
+        str(finding)
+        for finding in snapshot.diagnostics
+        if finding.code in _REFUSED
+        and finding.level is Level.ERROR
+        and (finding.ref == ref or (finding.ref is None and file and finding.file == file))
+    ]
 
 
 def _shown_by(ref: ObjectRef, snapshot: Snapshot) -> ObjectRef:
@@ -117,16 +150,6 @@ def _shown_by(ref: ObjectRef, snapshot: Snapshot) -> ObjectRef:
             return ObjectRef("Service", ref.namespace, ref.name)
         case _:
             return ref
-
-
-def _answer(ref: ObjectRef, *, found: bool, current: bool, progress: Progress) -> dict[str, Any]:
-    return {
-        "object": str(ref),
-        "found": found,
-        "current": current,
-        "push": progress.push,
-        "proxies": [_proxy(entry) for entry in progress.proxies],
-    }
 
 
 def _proxy(entry: ProxyProgress) -> dict[str, Any]:

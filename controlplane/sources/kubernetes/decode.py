@@ -19,7 +19,13 @@ from controlplane.model.kinds import Kind, Untranslated
 from controlplane.model.meta import Object, ObjectRef, Provenance
 from controlplane.model.schema import Finding, format_path
 from controlplane.sources.kubernetes.depth import CUT
-from controlplane.sources.objects import SCHEMA, SCHEMA_WARNING, decode_flawless, read_value
+from controlplane.sources.objects import (
+    SCHEMA,
+    SCHEMA_WARNING,
+    UNREADABLE,
+    decode_flawless,
+    read_value,
+)
 
 SOURCE: Final = "kubernetes"
 REVISION: Final = "istio.io/rev"
@@ -143,7 +149,7 @@ class ObjectDecoder:
 
 
 def _unreadable(error: Exception) -> tuple[Finding, ...]:
-    return (Finding(Level.ERROR, "Unreadable", (), f"cannot be read: {error}"),)
+    return (Finding(Level.ERROR, UNREADABLE, (), f"cannot be read: {error}"),)
 
 
 def _without_noise(item: Object) -> Object:

@@ -7,6 +7,7 @@ import json
 import time
 from typing import Any
 
+import msgspec
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -20,7 +21,10 @@ from controlplane.debug.views.journal import candidates
 from controlplane.debug.views.journal import wait as view
 from controlplane.debug.views.request import ViewError
 from controlplane.errors import OutsideError, UsageError
-from controlplane.model.meta import ObjectRef
+from controlplane.model.base import FrozenDict
+from controlplane.model.diagnostics import Diagnostic, Level
+from controlplane.model.meta import ObjectRef, Provenance
+from controlplane.model.snapshot import Snapshot
 from tests.unit.cli.http_fixture import answering
 from tests.unit.debug.conftest import RDS, VIRTUAL_SERVICE, ask, make_snapshot
 
@@ -108,15 +112,68 @@ def test_one_at_once_when_a_proxy_rejected_it() -> None:
 
 
 def test_an_unknown_object_and_an_unpublished_one_are_waited_for() -> None:
-    with answering({PATH.replace("reviews", "nobody"): answer(text="vs/nobody")}) as base:
+    with answering({PATH.replace("reviews", "nobody"): answer(text="vs/nobody.shop")}) as base:
         result = run(base, TARGET.replace("reviews", "nobody"))
     assert result.exit_code == 1
-    assert "knows no VirtualService default/nobody" in result.stderr
+    assert "knows no VirtualService shop/nobody" in result.stderr
     said = answer(proxy(ProxyState.ACKNOWLEDGED), current=False, text=known())
     with answering({asked(known()): said}) as base:
         result = run(base, known())
     assert result.exit_code == 1
     assert "not pushed yet" in result.stderr
+
+
+def test_an_object_whose_newest_content_is_not_valid_is_not_done() -> None:
+    mistake = Diagnostic(
+        level=Level.ERROR,
+        code="IST0106",
+        ref=next(iter(make_snapshot("10.0.0.1").objects)),
+        field="spec.http[0].timeout",
+        message="'abc' is not a duration",
+        file="a.yaml",
+        line=7,
+    )
+    said = asked_of(make_snapshot("10.0.0.1", diagnostics=(mistake,)), known())
+    assert not said["current"]
+    assert said["found"], "the last good content stays in force"
+    with answering({asked(known()): said}) as base:
+        result = run(base, known())
+    assert result.exit_code == 1
+    assert "is not valid" in result.stderr
+    assert f"  {mistake}" in result.stderr.splitlines()
+    warning = msgspec.structs.replace(mistake, level=Level.WARNING)
+    assert asked_of(make_snapshot("10.0.0.1", diagnostics=(warning,)), known())["current"]
+
+
+def test_an_object_that_was_never_taken_is_told_with_its_mistake() -> None:
+    ref = ObjectRef("VirtualService", "shop", "none")
+    mistake = Diagnostic(level=Level.ERROR, code="IST0106", ref=ref, message="no hosts")
+    said = asked_of(make_snapshot(diagnostics=(mistake,)), "vs/none.shop")
+    assert not said["found"]
+    assert said["object"] == str(ref)
+    assert said["refused"] == [str(mistake)]
+
+
+def test_objects_of_a_file_that_cannot_be_read_are_not_done() -> None:
+    snapshot = make_snapshot("10.0.0.1")
+    ref = next(iter(snapshot.objects))
+    broken = Diagnostic(
+        level=Level.ERROR, code="Unreadable", message="no YAML", file="a.yaml", line=3
+    )
+    for file, refused in (("a.yaml", [str(broken)]), ("b.yaml", [])):
+        of_file = msgspec.structs.replace(
+            snapshot,
+            provenance=FrozenDict({ref: Provenance(source="file", file=file)}),
+            diagnostics=(broken,),
+        )
+        said = asked_of(of_file, known())
+        assert said["refused"] == refused
+        assert said["current"] is not bool(refused)
+
+
+def asked_of(snapshot: Snapshot, text: str) -> Any:
+    """What the control plane says of an object when no proxy is connected."""
+    return json.loads(to_json(view(ask(snapshot, ServingStatus(), object=text))()))
 
 
 @pytest.mark.parametrize("wrong", ["reviews", "VirtualService/", "/reviews", "Toaster/reviews"])
@@ -146,11 +203,6 @@ def test_spellings_of_an_object() -> None:
 
 
 def test_a_file_that_changed_after_the_last_push_is_not_current(tmp_path: Any) -> None:
-    import msgspec
-
-    from controlplane.model.base import FrozenDict
-    from controlplane.model.meta import Provenance
-
     file = tmp_path / "a.yaml"
     file.write_text("")
     snapshot = make_snapshot("10.0.0.1")
