@@ -342,14 +342,16 @@ class Session:
     def _say_nothing(self, watch: Watch, wanted: Collection) -> None:
         """The client holds what it shall hold."""
         hold_what_it_brought(watch, wanted)
+        watch.push = 0
         known = watch.accepted is not None or not wanted.by_name  # what the client holds
-        rejected = watch.error and known and not watch.unanswered
-        if rejected and not watch.withholds:
+        if not known or watch.unanswered:
+            return
+        watch.refused = ""  # should it be wanted again, it is looked at again
+        if watch.error and not watch.withholds:
             # What was rejected is not wanted any more, and the client never took it.
             watch.error = ""
             watch.nonce_acked = watch.nonce_sent
             watch.version_acked = watch.version_sent = wanted.version
-        watch.push = 0
 
     def _wanted(self, watch: Watch) -> tuple[Collection | None, Names]:
         """Return what the client shall be told it holds, and the names that are kept from it.
