@@ -53,6 +53,11 @@ class Bisection:
         return tuple(self._suspects[version] for version in self.trial)
 
     @property
+    def leaves_out(self) -> bool:
+        """Whether what is kept back now may be gone from the client."""
+        return False
+
+    @property
     def wakes_at(self) -> float | None:
         """When `advance` has something to do, None when only an answer helps."""
         if self.done:
@@ -69,7 +74,7 @@ class Bisection:
             self.passed()
         if self.trial or self.done or now < self.not_before:
             return False
-        self.trial = frozenset(list(self._suspects)[: self._size])
+        self.trial = self._choose()
         self.deadline = now + ACKNOWLEDGE_LIMIT
         return True
 
@@ -95,16 +100,16 @@ class Bisection:
         else:
             self._start_over()
 
-    def failed(self, rejected: Iterable[Item], now: float) -> Item | None:
+    def failed(self, rejected: Iterable[Item], now: float, message: str = "") -> Item | None:
         """The trial was rejected; return the culprit when it is found.
 
         `rejected` is everything that changed in the rejected response: new ones among them
-        become suspects too.
+        become suspects too. `message` is what the client said.
         """
+        del message  # it names nobody
         changed = {item.version: item for item in rejected}
         trial, self.trial = self.trial, frozenset()
-        self._failures += 1
-        self.not_before = now + self._rest()
+        self._rest_after_failure(now)
         if len(changed) == 1:
             (version, culprit), *_ = changed.items()
             self._suspects.pop(version, None)
@@ -126,6 +131,13 @@ class Bisection:
     def _start_over(self) -> None:
         self._group = 0
         self._size = self._share()
+
+    def _choose(self) -> Names:
+        return frozenset(list(self._suspects)[: self._size])
+
+    def _rest_after_failure(self, now: float) -> None:
+        self._failures += 1
+        self.not_before = now + self._rest()
 
     def _rest(self) -> float:
         if self._failures <= _HOPELESS:

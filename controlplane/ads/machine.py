@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 
 from controlplane.ads import overlay
 from controlplane.ads.adding import Adding, overdue
-from controlplane.ads.bisection import Bisection
 from controlplane.ads.cache import Assembled, Collection, Content, NameSets
 from controlplane.ads.decisions import Decision
 from controlplane.ads.holding import Holding
@@ -26,6 +25,7 @@ from controlplane.ads.returning import (
     goes_on_with_what_it_brought,
     hold_what_it_brought,
     leave_out_what_it_lacks,
+    look_for_culprit,
     unasked,
 )
 from controlplane.ads.types import (
@@ -365,6 +365,8 @@ class Session:
             watch, base, self._shared.rejections, node=self._node, build=self._build
         )
         watch.withholds = wanted is not base
+        if watch.bisection is not None and watch.bisection.done:
+            watch.bisection = None  # no suspect is wanted any more
         if watch.info.complete and watch.info is not LDS:
             return wanted, frozenset()
         held = unasked(watch, wanted, self._view, self.watches)
@@ -432,10 +434,10 @@ class Session:
         elif suspects and watch.accepted is None and self._omission_deletes(watch):
             leave_out_what_it_lacks(watch, suspects, self.watches, now)
         elif suspects and watch.bisection is not None:
-            found = watch.bisection.failed(suspects, now)
+            found = watch.bisection.failed(suspects, now, failure.message)
             culprits = [found] if found is not None else []
         elif suspects:
-            watch.bisection = Bisection(suspects, now)
+            watch.bisection = look_for_culprit(watch, suspects, failure.message, now)
         rejections = [self._record(watch, item, failure) for item in culprits]
         self.recorded += rejections
         if news:

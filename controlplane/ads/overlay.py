@@ -61,7 +61,12 @@ def withheld(
         for rejection in refused
     }
     if watch.bisection is not None:
-        watch.bisection.keep_only(lambda item: rejections.virtual_hosts.holds(base, item))
+        watch.bisection.keep_only(
+            lambda item: (
+                rejections.virtual_hosts.holds(base, item)
+                and not rejections.refuses(item, node, build)
+            )
+        )
         for item in watch.bisection.kept_back:
             instead.setdefault(item, predecessor(watch, item, rejections))
     parted = base.overlay(_parted(watch, base, rejections, instead))
@@ -95,15 +100,24 @@ def _parted(
     instead: dict[Item, Item | None],
 ) -> dict[str, Resource | None]:
     """Return the route configurations in which virtual hosts are left as they were."""
+    bisection = watch.bisection
+    suspected: frozenset[str] = frozenset()
+    if bisection is not None and not bisection.leaves_out:
+        suspected = frozenset(item.version for item in bisection.kept_back)
     exchanged: dict[str, dict[str, VirtualHost | None]] = {}
+    untouched: set[str] = set()  # a suspect would be gone from under the client
     for item, older in instead.items():
         if isinstance(item, VirtualHost) and _to_withhold(watch, base, rejections, item):
             known = older if isinstance(older, VirtualHost) else None
             exchanged.setdefault(item.route, {})[item.host] = known
+            if item.version in suspected and watch.only_brought(item.route):
+                untouched.add(item.route)
     found: dict[str, Resource | None] = {}
     for route, parts in exchanged.items():
         resource = base.by_name[route]
-        if any(parts.values()) or len(parts) < len(rejections.virtual_hosts.of(resource)):
+        if route in untouched:
+            found[route] = None
+        elif any(parts.values()) or len(parts) < len(rejections.virtual_hosts.of(resource)):
             found[route] = rejections.virtual_hosts.exchange(resource, parts)
         else:
             found[route] = watch.predecessor(route)  # nothing of it is left

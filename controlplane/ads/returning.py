@@ -12,10 +12,11 @@ from typing import Final
 
 from controlplane.ads.bisection import Bisection
 from controlplane.ads.cache import Collection
+from controlplane.ads.omission import Omission
 from controlplane.ads.stand_in import stand_in
 from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, EDS, LDS, Names
 from controlplane.ads.views import ClassView
-from controlplane.ads.virtual_hosts import Item
+from controlplane.ads.virtual_hosts import Item, VirtualHost
 from controlplane.ads.watch import Watch
 from controlplane.translate.resources import Resource, ResourceType
 
@@ -111,6 +112,14 @@ def leave_out_what_it_lacks(
         watch.gave_up = True
 
 
+def look_for_culprit(watch: Watch, suspects: Iterable[Item], message: str, now: float) -> Bisection:
+    """Begin to look for what a client rejected; what it came with is not taken from it."""
+    found = tuple(suspects)
+    if any(isinstance(item, VirtualHost) and watch.only_brought(item.route) for item in found):
+        return Omission(found, message, now)
+    return Bisection(found, now)
+
+
 def goes_on_with_what_it_brought(watch: Watch) -> bool:
     """Whether something newer is rejected, and what stays in its place is known to nobody."""
     if not watch.withholds:
@@ -137,5 +146,7 @@ def give_another_chance(watch: Watch) -> None:
     bisection = watch.bisection
     if bisection is None or bisection.trial or watch.accepted is not None or watch.retried:
         return
+    if isinstance(bisection, Omission):
+        return  # it looks among what changed in any case
     watch.bisection = None
     watch.retried = True

@@ -127,6 +127,10 @@ class Watch:
         """Return the resource of that name that the client accepted."""
         return None if self.accepted is None else self.accepted.get(name)
 
+    def only_brought(self, name: str) -> bool:
+        """Whether the client came with a resource of that name, and its content is not known."""
+        return name in self.came_with and self.predecessor(name) is None
+
     @property
     def is_special(self) -> bool:
         """Whether what is sent next depends on more than what the client was told last."""

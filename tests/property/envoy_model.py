@@ -36,7 +36,7 @@ from controlplane.translate.envoy import (
     Listener,
     RouteConfiguration,
 )
-from controlplane.translate.resources import Resource, content_hash
+from controlplane.translate.resources import Resource, content_hash, serialise
 
 ORDER = (CDS, EDS, LDS, RDS)
 _MESSAGES: dict[str, Any] = {
@@ -58,6 +58,8 @@ class _Heard(NamedTuple):
     shown: Mapping[str, Resource]
     staying: Mapping[str, Resource]
     late: frozenset[str]
+    hosts: Mapping[str, Mapping[str, bytes]]
+    """The virtual hosts that each route configuration shall have."""
 
 
 def _decide_alone_too(session: Session) -> None:
@@ -102,6 +104,7 @@ class Envoy:
         self.proxy = make_proxy(node, {}, user_agent="envoy")
         self.delta = delta
         self.names_culprits = names_culprits
+        self.complaint = "missing ): ("  # what it says when it names nobody
         self.held: dict[str, dict[str, bytes]] = {info.url: {} for info in ORDER}
         self.version: dict[str, str] = {info.url: "" for info in ORDER}
         self.stream: Stream | None = None
@@ -110,6 +113,7 @@ class Envoy:
         self.newly_named: list[tuple[str, str]] = []  # (route, cluster) the client lacked
         self.cut_short: list[tuple[str, str]] = []  # (route, cluster) that went under it
         self.emptied: list[tuple[str, str]] = []  # (route, leaving cluster) that lost its endpoints
+        self.lost: list[tuple[str, str]] = []  # (route, virtual host) that is still wanted
         self._forget_stream()
 
     def _forget_stream(self) -> None:
@@ -185,21 +189,28 @@ class Envoy:
         late = self.stream.session.returning.unknown.union(
             name for name, time in self.offered.items() if time + ACKNOWLEDGE_LIMIT <= now
         )
-        self.inbox.append(_Heard(send, view.clusters.by_name, view.base.clusters.by_name, late))
+        hosts: dict[str, Mapping[str, bytes]] = {}
+        if send.type_url == RDS.url:
+            watch = self.stream.session.watches[RDS.kind]
+            routes = view.collection(RDS.kind, watch.names).by_name
+            hosts = {name: virtual_hosts(routes[name].body) for name in send.names}
+        self.inbox.append(
+            _Heard(send, view.clusters.by_name, view.base.clusters.by_name, late, hosts)
+        )
         return True
 
     def answer(self) -> bool:
         """Take the oldest unanswered response; return whether there was one."""
         if not self.inbox:
             return False
-        send, shown, staying, late = self.inbox.popleft()
+        send, shown, staying, late, hosts = self.inbox.popleft()
         info = TYPE_BY_URL[send.type_url]
         resources, removed, nonce, version = self._decode(send)
         self.nonce[info.url] = nonce
         broken = sorted(name for name, body in resources.items() if b"broken" in body)
         if broken:
             self.rejected += 1
-            names = ", ".join(broken) if self.names_culprits else "missing ): ("
+            names = ", ".join(broken) if self.names_culprits else self.complaint
             failure = Failure(13, names)
             if info is CDS and self.warming:
                 self.withheld.append((nonce, failure))
@@ -217,6 +228,11 @@ class Envoy:
                     and cluster in shown
                     and cluster not in late
                     and b"broken" not in shown[cluster].body
+                ]
+                self.lost += [
+                    (name, host)
+                    for host in virtual_hosts(held.get(name, b"")).keys() - virtual_hosts(body)
+                    if host in hosts[name] and b"broken" not in hosts[name][host]
                 ]
         if info is EDS:
             self.cut_short += [
@@ -397,6 +413,12 @@ def clusters_of(body: bytes) -> set[str]:
         return {route.route.cluster for host in message.virtual_hosts for route in host.routes}
     except AttributeError:
         return set()
+
+
+def virtual_hosts(body: bytes) -> dict[str, bytes]:
+    """The virtual hosts of a route configuration by name."""
+    message: Any = RouteConfiguration.FromString(body)
+    return {host.name: serialise(host) for host in message.virtual_hosts}
 
 
 def _has_endpoints(body: bytes | None) -> bool:

@@ -18,10 +18,9 @@ from controlplane.ads.pusher import Pusher
 from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, EDS, LDS, RDS
 from controlplane.debug.views.serving import SyncState, sync_state
 from controlplane.model.names import Host
-from controlplane.translate.envoy import RouteConfiguration
-from controlplane.translate.resources import Resource, ResourceType, serialise
+from controlplane.translate.resources import Resource, ResourceType
 from tests.feature.world import CONFIG, ROUTES_ONLY, FakeChange, FakeGenerator, World, cluster_name
-from tests.property.envoy_model import Envoy, clusters_of
+from tests.property.envoy_model import Envoy, clusters_of, virtual_hosts
 
 HOSTS = ("a", "b", "c", "d")
 LISTENERS = ("r1", "r2", "t1")
@@ -248,6 +247,13 @@ class Engine(RuleBasedStateMachine):
             for route, cluster in emptied:
                 assert cluster in self.without_endpoints, f"{cluster} is empty under {route}"
 
+    @invariant()
+    def no_virtual_host_goes_that_is_still_wanted(self) -> None:
+        """Whoever is looked for, and whatever the client came with: the innocent stay."""
+        for envoy in self.envoys:
+            lost, envoy.lost = envoy.lost, []
+            assert not lost, f"these virtual hosts went though they are sound: {lost}"
+
     def teardown(self) -> None:
         """Let everything settle, and compare."""
         for envoy in self.envoys:
@@ -256,6 +262,7 @@ class Engine(RuleBasedStateMachine):
         self._settle()
         for envoy in self.envoys:
             self._compare(envoy)
+        self.no_virtual_host_goes_that_is_still_wanted()
         # What is mended is lifted by itself, and nobody is left behind.
         self._publish(CONFIG, broken=frozenset())
         self._settle()
@@ -373,12 +380,6 @@ class Engine(RuleBasedStateMachine):
             return  # all of it is as it was
         assert {host: held.get(host) for host in sound} == sound, f"{route} is held back"
         assert held.keys() <= expected.keys()
-
-
-def virtual_hosts(body: bytes) -> dict[str, bytes]:
-    """The virtual hosts of a route configuration by name."""
-    message: Any = RouteConfiguration.FromString(body)
-    return {host.name: serialise(host) for host in message.virtual_hosts}
 
 
 def test_the_model_would_notice_a_lost_update() -> None:

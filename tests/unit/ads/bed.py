@@ -17,12 +17,17 @@ class WorldBed:
         self.world = world
         self._generator = FakeGenerator()
         self._snapshot = self._generator.know(world)
+        self._reporter = reporter
+        self.begins_anew()
+
+    def begins_anew(self) -> None:
+        """Serve the world with a pusher that knows nobody."""
         self.pusher = Pusher(
             self._generator,
             self._generator.classify,
             clock=lambda: self.now,
             epoch=lambda: self.now,
-            reporter=reporter,
+            reporter=self._reporter,
             snapshot=self._snapshot,
         )
 

@@ -18,7 +18,7 @@ from tests.feature.world import World, cluster_name
 from tests.property.envoy_model import Envoy
 from tests.unit.ads.bed import WorldBed
 
-HOSTS = ("a", "b", "c", "d")
+HOSTS = ("alpha", "bravo", "charlie", "delta")
 WORLD = World(
     clusters=dict.fromkeys(HOSTS, 1),
     endpoints=dict.fromkeys(HOSTS, ("10.0.0.1",)),
@@ -64,6 +64,13 @@ class Bed(WorldBed):
             self.now = max(self.now, min(deadlines)) + 0.001
         raise AssertionError("something waits for ever")
 
+    def restarts(self) -> None:
+        """The control plane forgets everything, and the Envoy comes back with what it holds."""
+        self.envoy.cut_off()
+        self.begins_anew()
+        self.envoy.pusher = self.pusher
+        self.envoy.connect()
+
     def states(self) -> set[SyncState]:
         """How far all clients are."""
         return {
@@ -90,6 +97,11 @@ def hosts(envoy: Envoy) -> dict[str, bool]:
     return {host.name: host.routes[0].name == "broken" for host in message.virtual_hosts}
 
 
+def blamed(bed: Bed) -> set[str]:
+    """The objects with a finding."""
+    return {str(item.ref) for item in bed.pusher.findings()}
+
+
 @pytest.fixture(params=[True, False], ids=["delta", "sotw"])
 def bed(request: pytest.FixtureRequest) -> Bed:
     return Bed(delta=request.param)
@@ -97,15 +109,79 @@ def bed(request: pytest.FixtureRequest) -> Bed:
 
 def test_what_was_taken_back_before_the_culprit_was_found_can_come_again(bed: Bed) -> None:
     """The very same response as the one that was rejected: the innocent part of it arrives."""
-    old, newer = dict(bed.world.clusters), {**bed.world.clusters, "a": 2, "b": 2}
+    old, newer = dict(bed.world.clusters), {**bed.world.clusters, "alpha": 2, "bravo": 2}
     before = dict(clusters(bed.envoy))
-    bed.becomes(clusters=newer, broken=frozenset({"b"}))
+    bed.becomes(clusters=newer, broken=frozenset({"bravo"}))
     talk(bed.envoy)
     bed.becomes(clusters=old, broken=frozenset())
     talk(bed.envoy)
     assert bed.states() == {SyncState.SYNCED}
-    bed.becomes(clusters=newer, broken=frozenset({"b"}))
+    bed.becomes(clusters=newer, broken=frozenset({"bravo"}))
     bed.rests()
-    assert clusters(bed.envoy)[cluster_name("a")] != before[cluster_name("a")]
-    assert clusters(bed.envoy)[cluster_name("b")] == before[cluster_name("b")]
-    assert {str(item.ref) for item in bed.pusher.findings()} == {"DestinationRule default/b"}
+    assert clusters(bed.envoy)[cluster_name("alpha")] != before[cluster_name("alpha")]
+    assert clusters(bed.envoy)[cluster_name("bravo")] == before[cluster_name("bravo")]
+    assert blamed(bed) == {"DestinationRule default/bravo"}
+
+
+def test_nobody_looks_for_a_culprit_that_is_not_wanted_any_more(bed: Bed) -> None:
+    """Else the client would count as one that rejects, and retirement would wait for it."""
+    newer = {**bed.world.clusters, "alpha": 2, "bravo": 2}
+    bed.becomes(clusters=newer, broken=frozenset({"bravo"}))
+    talk(bed.envoy)
+    assert bed.envoy.stream is not None
+    assert bed.envoy.stream.session.rejects
+    bed.becomes(clusters=dict.fromkeys(HOSTS, 1), broken=frozenset())
+    talk(bed.envoy)
+    assert not bed.envoy.stream.session.rejects
+    assert bed.pusher.idle(bed.envoy.stream)
+
+
+@pytest.mark.parametrize("complaint", ["missing ): (", "regex 'charlie' is too large"])
+def test_a_client_that_comes_back_loses_nothing_but_what_it_rejects(
+    bed: Bed, complaint: str
+) -> None:
+    """What it holds is not known after a restart, so nothing of it is left out to try the rest."""
+    bed.envoy.complaint = complaint
+    bed.becomes(broken=frozenset({"r1/charlie"}))
+    bed.rests()
+    assert hosts(bed.envoy) == dict.fromkeys(HOSTS, False)
+    bed.restarts()
+    before = bed.envoy.rejected
+    bed.rests()
+    assert not bed.envoy.lost
+    assert hosts(bed.envoy) == dict.fromkeys({*HOSTS} - {"charlie"}, False)
+    assert blamed(bed) == {"VirtualService default/charlie"}
+    assert bed.envoy.rejected - before == (4 if complaint.startswith("missing") else 2)
+    bed.becomes(broken=frozenset())
+    bed.rests()
+    assert hosts(bed.envoy) == dict.fromkeys(HOSTS, False)
+    assert bed.states() == {SyncState.SYNCED}
+    assert not blamed(bed)
+
+
+def test_a_client_that_comes_back_keeps_all_of_it_when_several_culprits_are_not_found(
+    bed: Bed,
+) -> None:
+    bed.becomes(broken=frozenset({"r1/bravo", "r1/charlie"}))
+    bed.restarts()
+    bed.rests()
+    assert hosts(bed.envoy) == dict.fromkeys(HOSTS, False), "as before"
+    assert SyncState.REJECTED in bed.states()
+    bed.becomes(broken=frozenset({"r1/bravo"}))
+    bed.rests()
+    assert not bed.envoy.lost
+    assert hosts(bed.envoy) == dict.fromkeys({*HOSTS} - {"bravo"}, False)
+    bed.becomes(broken=frozenset())
+    bed.rests()
+    assert hosts(bed.envoy) == dict.fromkeys(HOSTS, False)
+    assert bed.states() == {SyncState.SYNCED}
+
+
+def test_each_culprit_that_the_messages_tell_is_left_out(bed: Bed) -> None:
+    bed.becomes(broken=frozenset({"r1/bravo", "r1/charlie"}))
+    bed.envoy.complaint = "regex 'bravo' is too large, and so is 'charlie'"
+    bed.restarts()
+    bed.rests()
+    assert not bed.envoy.lost
+    assert hosts(bed.envoy) == {"alpha": False, "delta": False}
+    assert blamed(bed) == {"VirtualService default/bravo", "VirtualService default/charlie"}
