@@ -19,7 +19,6 @@ import grpc
 import grpc.aio
 import msgspec
 
-from controlplane.ads.pusher import Pusher
 from controlplane.ads.reporter import Reporter
 from controlplane.ads.server import AdsServer
 from controlplane.ads.types import NDS, TypeInfo
@@ -32,7 +31,8 @@ from controlplane.translate.envoy import (
     DiscoveryResponse,
     Node,
 )
-from tests.feature.world import CONFIG, FakeChange, FakeGenerator, World
+from tests.feature.served import ServedWorld
+from tests.feature.world import FakeChange, World
 
 NODE = "sidecar~1.1.1.1~app.test~default.svc.cluster.local"
 QUIET = 0.15
@@ -287,7 +287,7 @@ def _name(entry: Any) -> str:
     raise AssertionError(f"unknown type {entry.type_url}")
 
 
-class Mesh:
+class Mesh(ServedWorld):
     """A running server and the world that it serves."""
 
     def __init__(
@@ -299,17 +299,7 @@ class Mesh:
         admitted_per_second: float = 400.0,
         patience: float = 10.0,
     ) -> None:
-        self.generator = FakeGenerator()
-        self.world = world
-        self.snapshot = self.generator.know(world)
-        self.pusher = Pusher(
-            self.generator,
-            self.generator.classify,
-            clock=time.monotonic,
-            epoch=time.time,
-            reporter=reporter,
-            snapshot=self.snapshot,
-        )
+        super().__init__(world, clock=time.monotonic, epoch=time.time, reporter=reporter)
         self.server = AdsServer(
             self.pusher,
             ready=ready,
@@ -318,12 +308,6 @@ class Mesh:
             patience=patience,
         )
         self.port = 0
-
-    def becomes(self, change: FakeChange = CONFIG, **changes: Any) -> None:
-        """Publish another world."""
-        self.world = self.world.with_(**changes)
-        old, self.snapshot = self.snapshot, self.generator.know(self.world)
-        self.pusher.publish(old, self.snapshot, change)
 
     def scales(self, host: str, *addresses: str) -> None:
         """Change the endpoints of one service, and nothing else."""

@@ -126,7 +126,6 @@ class Envoy:
         self.warming: set[str] = set()  # clusters whose endpoints have to come
         # Answers about clusters that came while some warmed.
         self.withheld: list[tuple[str, Failure | None]] = []
-        self.woken = True
 
     def __repr__(self) -> str:
         watches = self.stream.session.watches.values() if self.stream else ()
@@ -147,7 +146,7 @@ class Envoy:
         """Open a stream and ask for everything that is held or wanted at the start."""
         assert self.stream is None
         self._forget_stream()
-        self.stream = self.pusher.connect(self.proxy, delta=self.delta, wake=self._wake)
+        self.stream = self.pusher.connect(self.proxy, delta=self.delta, wake=lambda: None)
         _decide_alone_too(self.stream.session)
         self._ask(CDS, set())
         if self.held[CDS.url]:
@@ -162,9 +161,6 @@ class Envoy:
         self.pusher.disconnect(self.stream)
         self.stream = None
         self._forget_stream()
-
-    def _wake(self) -> None:
-        self.woken = True
 
     def receive(self) -> bool:
         """Let the server write one response; return whether it had one."""

@@ -14,12 +14,12 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from controlplane.ads.pusher import Pusher
 from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, EDS, LDS, RDS
 from controlplane.debug.views.serving import SyncState, sync_state
 from controlplane.model.names import Host
 from controlplane.translate.resources import Resource, ResourceType
-from tests.feature.world import CONFIG, ROUTES_ONLY, FakeChange, FakeGenerator, World, cluster_name
+from tests.feature.served import ServedWorld
+from tests.feature.world import CONFIG, ROUTES_ONLY, FakeChange, World, cluster_name
 from tests.property.envoy_model import Envoy, clusters_of, virtual_hosts
 
 HOSTS = ("a", "b", "c", "d")
@@ -38,16 +38,18 @@ parts = [f"{route}/{host}" for route in ("r1", "r2") for host in HOSTS]
 broken = st.frozensets(st.sampled_from([*HOSTS, "r1", "r2", "t1", *parts]), max_size=2)
 
 
-class Engine(RuleBasedStateMachine):
+class Engine(ServedWorld, RuleBasedStateMachine):
     """Four nodes, two protocols, one server."""
 
     def __init__(self) -> None:
-        super().__init__()
+        RuleBasedStateMachine.__init__(self)
         self.now = 1000.0
-        self.generator = FakeGenerator()
-        self.world = World(routes={"r1": (), "r2": ()})
-        self.snapshot = self.generator.know(self.world)
-        self.pusher = self._control_plane()
+        ServedWorld.__init__(
+            self,
+            World(routes={"r1": (), "r2": ()}),
+            clock=lambda: self.now,
+            epoch=lambda: self.now + 1e9,
+        )
         self.patient = True  # no deadline has passed: make before break must hold strictly
         self.envoys: list[Envoy] = []
         # (namespace, cluster) that a route named while it did not exist: the user's wish.
@@ -79,21 +81,10 @@ class Engine(RuleBasedStateMachine):
             addresses=["10.0.0.1"],
         )
 
-    def _control_plane(self) -> Pusher:
-        return Pusher(
-            self.generator,
-            self.generator.classify,
-            clock=lambda: self.now,
-            epoch=lambda: self.now + 1e9,
-            snapshot=self.snapshot,
-        )
-
     # --- what happens ---------------------------------------------------------------------
 
     def _publish(self, change: FakeChange, **changes: Any) -> None:
-        self.world = self.world.with_(**changes)
-        old, self.snapshot = self.snapshot, self.generator.know(self.world)
-        self.pusher.publish(old, self.snapshot, change)
+        self.becomes(change, **changes)
         self.without_endpoints |= {
             cluster_name(host) for host in self.world.clusters if not self.world.endpoints.get(host)
         }
@@ -153,7 +144,7 @@ class Engine(RuleBasedStateMachine):
             if envoy.stream is not None:
                 envoy.cut_off()
         self._publish(CONFIG, routes=paths, clusters=value)
-        self.pusher = self._control_plane()
+        self.begins_anew()
         for envoy in self.envoys:
             envoy.pusher = self.pusher
 
