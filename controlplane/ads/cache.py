@@ -156,11 +156,6 @@ class Content:
             )
         return self._delta
 
-    @property
-    def assembled_size(self) -> int:
-        """How many bytes of assembled responses are held."""
-        return sum(len(made.payload) for made in (self._sotw, self._delta) if made is not None)
-
     def _assemble(
         self, known: Assembled | None, sequence: int, make: Callable[[bytes], bytes]
     ) -> Assembled:
@@ -333,11 +328,6 @@ class Collection:
         """Forget assembled responses: a newer collection took this one's place."""
         self._contents.clear()
         self._known.clear()
-
-    @property
-    def assembled_size(self) -> int:
-        """How many bytes of assembled responses are held."""
-        return sum(content.assembled_size for content in self._contents.values())
 
 
 class Collections:

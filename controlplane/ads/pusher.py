@@ -378,15 +378,6 @@ class Pusher:
         """Return the classes that have live streams."""
         return tuple(cls for cls, state in self._classes.items() if state.streams)
 
-    def assembled_sizes(self) -> dict[str, int]:
-        """Return how many bytes of shared responses are held, by short type name."""
-        sizes: dict[str, int] = {}
-        for state in self._classes.values():
-            for collection in state.view.collections():
-                name = collection.kind.name
-                sizes[name] = sizes.get(name, 0) + collection.assembled_size
-        return sizes
-
     def streams(self) -> tuple[Stream, ...]:
         """Return the live streams in the order in which they came."""
         return tuple(self._streams.values())

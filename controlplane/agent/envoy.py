@@ -130,10 +130,6 @@ class Envoy:
         await self._child.kill()
         await self.admin.close()
 
-    def log_tail(self, *, lines: int = 5) -> str:
-        """The last lines of its log."""
-        return self._child.tail(lines=lines)
-
 
 def write_bootstrap(name: str, bootstrap: Bootstrap, directory: Path) -> Path:
     """Write `NAME.json` into `directory`, which is made, and return it; raises OutsideError."""

@@ -43,15 +43,6 @@ class WorkloadSelector(Model):
     match_labels: Labels | None = None
 
 
-class PolicyTargetReference(Model):
-    """Names an object that a policy applies to."""
-
-    group: str = ""
-    kind: str = ""
-    name: str = ""
-    namespace: str = ""
-
-
 def visible(export_to: tuple[str, ...], owner: str, viewer: str) -> bool:
     """Whether an object of namespace `owner` with these exportTo values is seen in `viewer`.
 

@@ -10,20 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from envoy.config.accesslog.v3.accesslog_pb2 import AccessLog, AccessLogFilter, ResponseFlagFilter
-from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
-from envoy.config.cluster.v3.cluster_pb2 import Cluster, UpstreamConnectionOptions
+from envoy.config.accesslog.v3.accesslog_pb2 import AccessLog
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.cluster.v3.filter_pb2 import Filter as ClusterFilter
 from envoy.config.cluster.v3.outlier_detection_pb2 import OutlierDetection
-from envoy.config.core.v3.address_pb2 import (
-    Address,
-    BindConfig,
-    CidrRange,
-    ExtraSourceAddress,
-    Pipe,
-    SocketAddress,
-    TcpKeepalive,
-)
+from envoy.config.core.v3.address_pb2 import Address, CidrRange, Pipe, SocketAddress, TcpKeepalive
 from envoy.config.core.v3.base_pb2 import (
     ControlPlane,
     DataSource,
@@ -32,7 +23,6 @@ from envoy.config.core.v3.base_pb2 import (
     Locality,
     Metadata,
     Node,
-    RuntimeDouble,
     RuntimeFractionalPercent,
     TransportSocket,
 )
@@ -42,13 +32,7 @@ from envoy.config.core.v3.config_source_pb2 import (
     ConfigSource,
 )
 from envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
-from envoy.config.core.v3.grpc_service_pb2 import GrpcService
-from envoy.config.core.v3.protocol_pb2 import (
-    Http1ProtocolOptions,
-    Http2ProtocolOptions,
-    HttpProtocolOptions,
-    UpstreamHttpProtocolOptions,
-)
+from envoy.config.core.v3.protocol_pb2 import HttpProtocolOptions
 from envoy.config.core.v3.proxy_protocol_pb2 import ProxyProtocolConfig
 from envoy.config.core.v3.substitution_format_string_pb2 import (
     JsonFormatOptions,
@@ -70,7 +54,6 @@ from envoy.config.listener.v3.listener_components_pb2 import (
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_components_pb2 import (
     Decorator,
-    DirectResponseAction,
     HeaderMatcher,
     QueryParameterMatcher,
     RedirectAction,
@@ -79,7 +62,6 @@ from envoy.config.route.v3.route_components_pb2 import (
     RouteAction,
     RouteMatch,
     VirtualHost,
-    WeightedCluster,
 )
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.access_loggers.file.v3.file_pb2 import FileAccessLog
@@ -115,12 +97,10 @@ from envoy.extensions.transport_sockets.raw_buffer.v3.raw_buffer_pb2 import RawB
 from envoy.extensions.transport_sockets.tls.v3.common_pb2 import (
     CertificateValidationContext,
     SubjectAltNameMatcher,
-    TlsCertificate,
     TlsParameters,
 )
 from envoy.extensions.transport_sockets.tls.v3.secret_pb2 import SdsSecretConfig
 from envoy.extensions.transport_sockets.tls.v3.tls_pb2 import (
-    CommonTlsContext,
     DownstreamTlsContext,
     UpstreamTlsContext,
 )
@@ -133,16 +113,14 @@ from envoy.service.discovery.v3.discovery_pb2 import (
     DiscoveryRequest,
     DiscoveryResponse,
 )
-from envoy.type.matcher.v3.metadata_pb2 import MetadataMatcher
-from envoy.type.matcher.v3.regex_pb2 import RegexMatchAndSubstitute, RegexMatcher
+from envoy.type.matcher.v3.regex_pb2 import RegexMatcher
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
-from envoy.type.v3.hash_policy_pb2 import HashPolicy
 from envoy.type.v3.percent_pb2 import FractionalPercent, Percent
-from envoy.type.v3.range_pb2 import Int32Range, Int64Range
+from envoy.type.v3.range_pb2 import Int32Range
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration as DurationMessage
 from google.protobuf.struct_pb2 import Struct
-from google.protobuf.wrappers_pb2 import BoolValue, DoubleValue, UInt32Value, UInt64Value
+from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value, UInt64Value
 from udpa.type.v1.typed_struct_pb2 import TypedStruct
 
 from controlplane.model.base import Duration

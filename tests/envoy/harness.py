@@ -15,7 +15,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -364,14 +364,6 @@ async def bed(*, mesh_config: str = "", files: bool = True) -> AsyncIterator[Bed
     finally:
         await made.close()
         made.remove_directory()
-
-
-async def route_versions(envoy: Envoy) -> Mapping[str, str]:
-    """The version of each route configuration that an Envoy runs."""
-    return {
-        entry["route_config"]["name"]: entry.get("version_info", "")
-        for entry in await envoy.admin.config_dump("dynamic_route_configs")
-    }
 
 
 async def virtual_hosts(envoy: Envoy) -> dict[str, Any]:

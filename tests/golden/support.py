@@ -104,11 +104,6 @@ def parse_documents(text: str) -> tuple[Proxy, MeshConfig, tuple[Object, ...]]:
     return proxy, mesh, tuple(objects)
 
 
-def parse_object(text: str) -> Object:
-    """Return the one object that a YAML text holds."""
-    return make_object(yaml.safe_load(text))
-
-
 def make_object(document: dict[str, Any]) -> Object:
     """Return the object of a decoded document, in the namespace `default` without another."""
     kind = document["kind"]

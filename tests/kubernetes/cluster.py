@@ -72,11 +72,6 @@ class Cluster:
         """The address of the API server."""
         return f"https://{_HOST}:{self.port}"
 
-    @property
-    def certificate_authority(self) -> Path:
-        """The file with the certificate that the API server is trusted by."""
-        return self._certificates.authority
-
     def start(self) -> None:
         """Start both processes, and wait until the API server is ready."""
         self.start_etcd()
