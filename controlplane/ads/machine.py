@@ -365,11 +365,17 @@ class Session:
             watch, base, self._shared.rejections, node=self._node, build=self._build
         )
         watch.withholds = wanted is not base
+        if watch.unknown_content and len(wanted) < len(base):
+            if watch.info is not CDS:
+                return None, frozenset()  # what is left out would be deleted
+            wanted = self.returning.stand_for_left_out(wanted, base, self.watches)
+        if watch.info is CDS and watch.brought:
+            self.returning.shows_instead(wanted, base)
         if watch.bisection is not None and watch.bisection.done:
             watch.bisection = None  # no suspect is wanted any more
         if watch.info.complete and watch.info is not LDS:
             return wanted, frozenset()
-        held = unasked(watch, wanted, self._view, self.watches)
+        held = unasked(watch, wanted, self._view, self.watches, self.returning)
         if watch.info is not EDS:
             held |= self._holding.hold_back(
                 watch, wanted, self._view, self._adding, self._shared.mixtures

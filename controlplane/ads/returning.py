@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from controlplane.ads.bisection import Bisection
-from controlplane.ads.cache import Collection
+from controlplane.ads.cache import Collection, same
 from controlplane.ads.omission import Omission
 from controlplane.ads.stand_in import stand_in
 from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, EDS, LDS, Names
@@ -30,10 +30,13 @@ which clusters there are."""
 class Returning:
     """What one client brought along."""
 
-    __slots__ = ("_more_until", "left_over", "serving", "unknown")
+    __slots__ = ("_more_until", "instead", "left_over", "serving", "unknown")
 
     def __init__(self) -> None:
         self.unknown: Names = frozenset()  # clusters that the client came with and nobody knows
+        self.instead: Names = (
+            frozenset()
+        )  # clusters for which a stand-in is shown in the view's place
         self.left_over: tuple[Resource, ...] = ()  # stand-ins for them, until somebody looks
         self.serving = False  # whether the client came with listeners or routes
         self._more_until = 0.0  # when it shall have said what it holds
@@ -43,6 +46,32 @@ class Returning:
         self.left_over = tuple(stand_in(name) for name in sorted(names))
         self.unknown = frozenset(item.name for item in self.left_over)
         return {item.name: item.version for item in self.left_over}
+
+    def stand_for_left_out(
+        self, wanted: Collection, base: Collection, watches: Watches
+    ) -> Collection:
+        """Return what is wanted with stand-ins for the clusters that are not, for they are
+        rejected: leaving them out would delete what the client may have of them."""
+        endpoints = watches.get(EDS.kind)
+        asked = {"", *endpoints.names.names} if endpoints is not None else {""}
+        return wanted.overlay(
+            {
+                name: stand_in(name)
+                for name, item in base.by_name.items()
+                if name not in wanted.by_name and item.eds_name in asked
+            }
+        )
+
+    def shows_instead(self, wanted: Collection, base: Collection) -> None:
+        """Take note of the clusters for which a stand-in is shown though they exist."""
+        if wanted is base and not self.instead:
+            return
+        self.instead = frozenset(
+            name
+            for name in wanted.difference(base).changed
+            if same(wanted.by_name[name], stand_in(name))
+        )
+        self.unknown |= self.instead
 
     def expect_more(self, now: float) -> None:
         """Wait a moment for what else the client holds."""
@@ -64,24 +93,27 @@ def _has_said_more(watches: Watches) -> bool:
 
 
 def unasked(
-    watch: Watch, wanted: Collection, view: ClassView, watches: Watches
+    watch: Watch, wanted: Collection, view: ClassView, watches: Watches, returning: Returning
 ) -> dict[str, Resource | None]:
     """Return what no cluster or listener asks for any more, though the client still does.
 
     An empty answer would take it from under what is still in use and on its way out: what the
-    client was told last stays, or what it came with.
+    client was told last stays, or what it came with. So do the endpoints of a stand-in's cluster.
     """
     found: dict[str, Resource | None] = {}
     if watch.came_with:
         came_with = watch.came_with
-        gone = view.not_asked(came_with) if watch.info is EDS else came_with - view.route_names
+        gone = came_with - view.route_names
+        if watch.info is EDS:
+            gone = view.not_asked(came_with) | (came_with & returning.instead)
         found = {
             name: watch.sent.get(name) if watch.sent is not None else None
             for name in gone
             if name in wanted.by_name
         }
     if watch.info is EDS and watch.sent is not None and CDS.kind in watches:
-        for name in view.not_asked(wanted.difference(watch.sent).changed):
+        changed = wanted.difference(watch.sent).changed
+        for name in view.not_asked(changed) | (changed & returning.instead):
             told = watch.sent.get(name)
             if told is not None:
                 found[name] = told

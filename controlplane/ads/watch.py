@@ -127,6 +127,12 @@ class Watch:
         """Return the resource of that name that the client accepted."""
         return None if self.accepted is None else self.accepted.get(name)
 
+    @property
+    def unknown_content(self) -> bool:
+        """Whether a state-of-the-world client holds what nobody here knows, and what is left out
+        of a response is deleted."""
+        return self.brought and self.accepted is None
+
     def only_brought(self, name: str) -> bool:
         """Whether the client came with a resource of that name, and its content is not known."""
         return name in self.came_with and self.predecessor(name) is None

@@ -304,7 +304,8 @@ class Engine(ServedWorld, RuleBasedStateMachine):
 
     def _compare(self, envoy: Envoy) -> None:
         assert envoy.stream is not None
-        warming = envoy.warming - self._used_instead(envoy)  # stand-ins warm as long as they stay
+        # Stand-ins warm as long as they stay.
+        warming = envoy.warming - self._used_instead(envoy) - envoy.stream.session.returning.instead
         assert not warming, f"a cluster warms for ever: {envoy}"
         cls = self.generator.classify(envoy.proxy, self.snapshot)
         wanted = {

@@ -185,3 +185,33 @@ def test_each_culprit_that_the_messages_tell_is_left_out(bed: Bed) -> None:
     assert not bed.envoy.lost
     assert hosts(bed.envoy) == {"alpha": False, "delta": False}
     assert blamed(bed) == {"VirtualService default/bravo", "VirtualService default/charlie"}
+
+
+@pytest.mark.parametrize("names", [True, False])
+@pytest.mark.parametrize("spared", [True, False])
+def test_a_client_that_comes_back_keeps_its_older_one_of_a_rejected_cluster(
+    bed: Bed, names: bool, spared: bool
+) -> None:
+    """Whoever rejects it then, itself or two others: nobody here knows what it has."""
+    envoys = [bed.envoy, *(bed.another(number) for number in (2, 3))]
+    bed.becomes(clusters={**bed.world.clusters, "charlie": 2}, broken=frozenset({"charlie"}))
+    bed.rests(*envoys)
+    for envoy in envoys:
+        envoy.names_culprits = names
+        envoy.cut_off()
+    bed.begins_anew()
+    for envoy in envoys if spared else envoys[:1]:
+        envoy.pusher = bed.pusher
+        envoy.connect()
+        bed.rests(*(one for one in envoys if one.stream is not None))
+    last = envoys[2] if spared else bed.envoy
+    bed.becomes(clusters={**bed.world.clusters, "alpha": 3})
+    bed.rests(*(one for one in envoys if one.stream is not None))
+    assert set(clusters(last)) == set(map(cluster_name, HOSTS))
+    assert not last.cut_short
+    assert SyncState.REJECTED in bed.states()
+    bed.becomes(broken=frozenset())
+    bed.rests(*(one for one in envoys if one.stream is not None))
+    assert not last.warming
+    assert bed.states() == {SyncState.SYNCED}
+    assert not blamed(bed)
