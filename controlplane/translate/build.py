@@ -223,7 +223,7 @@ class Generator:
                 self._shared = Shared()  # what is shared from now on is not the same
             self._snapshot = snapshot
             if not self._classifier.fits(snapshot):
-                self._classifier = Classifier(snapshot)
+                self._classifier = Classifier(snapshot, self._classifier)
             self._results = {}
             if not self._sights.fit(snapshot):
                 self._sights = Sights(snapshot)

@@ -7,7 +7,7 @@ proxy must get it through a new field here, never through the Proxy itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import NamedTuple
 
@@ -121,10 +121,11 @@ class Classifier:
     """Finds the class of proxies within one snapshot, and within later ones that `fit`.
 
     What has to be known of the snapshot (which labels objects match on, whether localities and
-    nodes matter) is found once here, and each proxy is looked at once.
+    nodes matter) is found once here, and each proxy is looked at once. What reads nothing that
+    has changed since is taken over from the classifier before.
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, before: Classifier | None = None) -> None:
         self._read = snapshot  # until now: to see whether its parts are still the same
         # Without its other parts, so that they are neither read nor kept.
         self._snapshot = Snapshot(
@@ -134,16 +135,14 @@ class Classifier:
             targets=snapshot.targets,
             pods_by_ip=snapshot.pods_by_ip,
         )
-        self._matters = _matters(snapshot)
-        self._node_matters = any(service.node_local for service in snapshot.services)
-        # By namespace and the value of one label of the selector: a proxy that has no such value
-        # is not selected.
-        self._selecting: dict[str, Several[str, Service]] = {}
-        for service in snapshot.services:
-            if service.selector:
-                value = next(iter(service.selector.values()))
-                by_value = self._selecting.setdefault(service.namespace, Several())
-                by_value.put(value, (*by_value.get(value), service))
+        self._matters = _matters(snapshot) if before is None else before._matters_in(snapshot)
+        self._node_matters: bool
+        self._selecting: Mapping[str, Several[str, Service]]
+        if before is not None and before._snapshot.services is snapshot.services:
+            self._node_matters, self._selecting = before._node_matters, before._selecting
+        else:
+            self._node_matters = any(service.node_local for service in snapshot.services)
+            self._selecting = _selecting(snapshot.services)
         # A dict and no Memo, which would hold this classifier in turn: there is one for each
         # snapshot, and a cycle would keep snapshots until the garbage is collected.
         self._known: dict[Proxy, ProxyClass] = {}
@@ -151,22 +150,15 @@ class Classifier:
 
     def fits(self, snapshot: Snapshot) -> bool:
         """Whether every proxy has the same class in a later snapshot."""
-        mine, before = self._snapshot, self._read
+        mine = self._snapshot
         if not (
             snapshot.services is mine.services
             and snapshot.service_by_host is mine.service_by_host
             and snapshot.targets is mine.targets
             and snapshot.pods_by_ip is mine.pods_by_ip
             and (snapshot.endpoints is mine.endpoints or not self._matters.locality)
+            and self._matters_in(snapshot) == self._matters
         ):
-            return False
-        same_objects = (
-            snapshot.gateways is before.gateways
-            and snapshot.routing.source_labels == before.routing.source_labels
-            and snapshot.destination_rules is before.destination_rules
-            and snapshot.mesh is before.mesh
-        )
-        if not same_objects and _matters(snapshot) != self._matters:
             return False
         self._read = snapshot
         if len(self._known) > _PROXIES_KEPT:
@@ -174,6 +166,17 @@ class Classifier:
         if len(self._classes) > len(self._known):
             self._classes.clear()
         return True
+
+    def _matters_in(self, snapshot: Snapshot) -> _Matters:
+        """Return what counts in a later snapshot, where that reads the same without looking."""
+        before = self._read
+        same_objects = (
+            snapshot.gateways is before.gateways
+            and snapshot.routing.source_labels == before.routing.source_labels
+            and snapshot.destination_rules is before.destination_rules
+            and snapshot.mesh is before.mesh
+        )
+        return self._matters if same_objects else _matters(snapshot)
 
     def classify(self, proxy: Proxy) -> ProxyClass:
         """Return the class of a proxy."""
@@ -328,6 +331,20 @@ class Classifier:
             exact_balance=proxy.inbound_exact_balance,
             extensions=extensions,
         )
+
+
+def _selecting(services: Iterable[Service]) -> dict[str, Several[str, Service]]:
+    """Return services by namespace and the value of one label of their selector.
+
+    A proxy that has no such value is not selected.
+    """
+    found: dict[str, Several[str, Service]] = {}
+    for service in services:
+        if service.selector:
+            value = next(iter(service.selector.values()))
+            by_value = found.setdefault(service.namespace, Several())
+            by_value.put(value, (*by_value.get(value), service))
+    return found
 
 
 def _matters(snapshot: Snapshot) -> _Matters:
