@@ -24,11 +24,12 @@ _REMEMBERED: Final = 64  # responses, differences and overlays kept per collecti
 class NameSet:
     """A set of subscribed names that every stream with the same names shares."""
 
-    __slots__ = ("__weakref__", "_by_host", "_ordered", "names")
+    __slots__ = ("__weakref__", "_by_host", "_of_hosts", "_ordered", "names")
 
     def __init__(self, names: Names) -> None:
         self.names: Final = names
         self._by_host: dict[str, list[str]] | None = None
+        self._of_hosts: tuple[frozenset[Host], tuple[str, ...]] = (frozenset(), ())
         self._ordered: tuple[str, ...] | None = None
 
     @property
@@ -38,8 +39,18 @@ class NameSet:
             self._ordered = tuple(sorted(self.names))
         return self._ordered
 
-    def of_hosts(self, hosts: Iterable[Host]) -> list[str]:
-        """Return the names of clusters (`DIRECTION|PORT|SUBSET|HOST`) of these hosts."""
+    def of_hosts(self, hosts: frozenset[Host]) -> tuple[str, ...]:
+        """Return the names of clusters (`DIRECTION|PORT|SUBSET|HOST`) of these hosts.
+
+        They are looked for once for all classes that a change concerns.
+        """
+        known, found = self._of_hosts
+        if known is not hosts:
+            found = self._find(hosts)
+            self._of_hosts = (hosts, found)
+        return found
+
+    def _find(self, hosts: Iterable[Host]) -> tuple[str, ...]:
         if self._by_host is None:
             self._by_host = {}
             for name in self.names:
@@ -47,7 +58,7 @@ class NameSet:
                 if parts is not None:
                     self._by_host.setdefault(parts.host, []).append(name)
         index = self._by_host
-        return [name for host in hosts for name in index.get(host, ())]
+        return tuple(name for host in hosts for name in index.get(host, ()))
 
 
 class NameSets:
@@ -203,9 +214,7 @@ class Collection:
         self._differences: WeakKeyDictionary[Collection, Difference] = WeakKeyDictionary()
         self._known: dict[tuple[Names, Names], Names] = {}
         # Weak, so that they may stay when this is superseded: other classes get the same ones.
-        self._overlays: WeakValueDictionary[tuple[tuple[str, str], ...], Collection] = (
-            WeakValueDictionary()
-        )
+        self._overlays: WeakValueDictionary[tuple[object, ...], Collection] = WeakValueDictionary()
         self._restricted: WeakKeyDictionary[NameSet, Collection] = WeakKeyDictionary()
 
     @classmethod
@@ -259,10 +268,6 @@ class Collection:
             gone = tuple(sorted(name for name in known if name not in self.by_name))
             found = self._differences[old] = Difference(changed, gone)
         return found
-
-    def remember_difference(self, old: Collection, difference: Difference) -> None:
-        """Take note of a difference that is known without looking."""
-        self._differences[old] = difference
 
     def known_of(self, changed: Names, others: Names) -> Names:
         """Return the names of `changed`, and those of `others` that are here; worked out once."""
@@ -322,6 +327,21 @@ class Collection:
                     by_name[name] = item
             found = Collection(self.kind, by_name)
             self._overlays[key] = found
+        return found
+
+    def replacing(self, resources: tuple[Resource, ...]) -> Collection:
+        """Return the collection with these resources instead of those of their names.
+
+        Classes that hold the same and are given the same get the same one, and what differs is
+        known without comparing all names.
+        """
+        found = self._overlays.get(resources)  # a resource equals itself alone
+        if found is None:
+            news = [item for item in resources if not same(item, self.by_name.get(item.name))]
+            found = self.overlay({item.name: item for item in news})
+            if news:
+                found._differences[self] = Difference(frozenset(item.name for item in news), ())
+            self._overlays[resources] = found
         return found
 
     def superseded(self) -> None:

@@ -11,13 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from controlplane.ads.cache import (
-    Collection,
-    Collections,
-    Difference,
-    NameSet,
-    same,
-)
+from controlplane.ads.cache import Collection, Collections, NameSet
 from controlplane.ads.decisions import Decisions
 from controlplane.ads.types import Names, ResourceGenerator
 from controlplane.model.names import Host
@@ -190,15 +184,8 @@ class ClassView:
         view._table = self._table
         chosen = view._selections.setdefault(ResourceType.ENDPOINT, WeakKeyDictionary())
         for names, old in list(chosen.items()):
-            instead: dict[str, Resource | None] = {}
-            for name in names.of_hosts(hosts):
-                made = self._generator.load_assignment(snapshot, self.cls, name)
-                if not same(made, old.get(name)):
-                    instead[name] = made
-            if instead:
-                shown = chosen[names] = old.overlay(instead)
-                # Else every name would be compared, for each class, only to find these again.
-                shown.remember_difference(old, Difference(frozenset(instead), ()))
+            made = self._generator.load_assignments(snapshot, self.cls, names.of_hosts(hosts))
+            chosen[names] = old.replacing(made)
         return view
 
     def retaining(self, retained: Mapping[str, Retained]) -> ClassView:

@@ -84,11 +84,20 @@ def test_classes_that_hold_the_same_change_to_the_same() -> None:
     assert held.overlay({"a": changed}) is shown
 
 
+def test_classes_that_hold_the_same_are_given_the_same_instead() -> None:
+    held, changed = collection(A, B), cluster("a", b"changed")
+    shown = held.replacing((changed, B))
+    assert held.replacing((changed, B)) is shown
+    assert shown.by_name == {"a": changed, "b": B}
+    assert shown.difference(held).changed == {"a"}
+    assert held.replacing((cluster("a"),)) is held
+
+
 def test_equal_sets_of_names_are_one_object_while_they_are_used() -> None:
     sets = NameSets()
     first = sets.intern(["outbound|80||a.b", "outbound|90|v1|a.b", "other"])
     assert sets.intern({"other", "outbound|80||a.b", "outbound|90|v1|a.b"}) is first
-    assert sorted(first.of_hosts([Host("a.b"), Host("nobody")])) == [
+    assert sorted(first.of_hosts(frozenset({Host("a.b"), Host("nobody")}))) == [
         "outbound|80||a.b",
         "outbound|90|v1|a.b",
     ]
