@@ -7,11 +7,13 @@ the mesh does.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
+from weakref import WeakKeyDictionary, ref
 
 import msgspec
 
+from controlplane.ads.cache import Collection
 from controlplane.ads.rejections import Rejection
 from controlplane.ads.reporter import Reporter
 from controlplane.ads.types import Change, Send, TypeInfo
@@ -76,10 +78,13 @@ class Journal(Reporter):
         self._size: Final = size
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._number = 0
+        # What the newest push made of which collection: most classes hold the same ones.
+        self._noted: WeakKeyDictionary[Collection, ref[Collection]] = WeakKeyDictionary()
 
     def open(self, change: Change, *, reason: str) -> int:
         """Begin the entry of a push and return its number, which is never 0."""
         self._number += 1
+        self._noted = WeakKeyDictionary()
         self._entries[self._number] = Entry(
             number=self._number,
             time=self._clock(),
@@ -103,13 +108,26 @@ class Journal(Reporter):
         entry.classes += 1
         if len(entry.changed) >= LIMIT:
             return
+        pairs = [pair for pair in _pairs(old, new) if self._is_news(*pair)]
+        if not pairs:
+            return
         known = {(item.short, item.name, item.new) for item in entry.changed}
-        for item in _changes(old, new):
+        for item in _changes(pairs):
             if len(entry.changed) >= LIMIT:
                 return
             if (item.short, item.name, item.new) not in known:
                 known.add((item.short, item.name, item.new))
                 entry.changed.append(item)
+
+    def _is_news(self, before: Collection, after: Collection) -> bool:
+        """Whether another class has not changed from one of these to the other in this push."""
+        if before is after:
+            return False
+        noted = self._noted.get(after)
+        if noted is not None and noted() is before:
+            return False
+        self._noted[after] = ref(before)
+        return True
 
     def sent(self, connection: str, send: Send) -> None:
         """Count a response, and remember whom it reached."""
@@ -149,10 +167,15 @@ class Journal(Reporter):
             )
 
 
-def _changes(old: ClassView, new: ClassView) -> Iterable[ChangedResource]:
-    pairs = [(old.clusters, new.clusters), (old.listeners, new.listeners)]
+def _pairs(old: ClassView, new: ClassView) -> Iterator[tuple[Collection, Collection]]:
+    """Yield what there was before and what there is now."""
+    yield old.clusters, new.clusters
+    yield old.listeners, new.listeners
     for kind in (ResourceType.ENDPOINT, ResourceType.ROUTE):
-        pairs += new.selection_pairs(old, kind)
+        yield from new.selection_pairs(old, kind)
+
+
+def _changes(pairs: Iterable[tuple[Collection, Collection]]) -> Iterator[ChangedResource]:
     for before, after in pairs:
         difference = after.difference(before)
         for name in (*sorted(difference.changed), *difference.removed):
