@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import resource
 import socket
 import time
@@ -115,8 +116,15 @@ def _listener(address: str) -> socket.socket:
             raise ValueError("there is no such port")
         return _tcp_listener(host.removeprefix("[").removesuffix("]"), int(port))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise OutsideError(f"the address {address} cannot be bound: {reason}") from None
+        raise OutsideError(f"the address {address} cannot be bound: {_reason(error)}") from None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None or number not in errno.errorcode:
+        return str(error)
+    # `create_server` adds the address, as Python writes it, to the words of the system.
+    return os.strerror(number)
 
 
 def _tcp_listener(host: str, port: int) -> socket.socket:

@@ -165,7 +165,8 @@ async def test_a_client_of_a_unix_socket_is_served_even_after_a_crash(tmp_path: 
 async def test_an_address_in_use_is_an_error() -> None:
     async with serving() as served:
         address = f"127.0.0.1:{served.ports[0]}"
-        with pytest.raises(OutsideError, match=f"address {address} cannot be bound"):
+        sentence = f"the address {address} cannot be bound: Address already in use"
+        with pytest.raises(OutsideError, match=f"^{sentence}$"):
             await GrpcServer({}).start("127.0.0.1:0", address)
 
 
