@@ -52,17 +52,27 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("scenario", nargs="*", help="which ones (default: all but growth)")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions, shorter runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
-    parser.add_argument("--protocol", choices=("sotw", "delta"), action="append")
-    parser.add_argument("--services", type=int, default=Size().services)
-    parser.add_argument("--sidecars", type=int, default=Size().sidecars)
-    parser.add_argument("--classes", type=int, default=Size().classes)
-    parser.add_argument("--ports", type=int, default=Size().ports, help="distinct service ports")
+    parser.add_argument(
+        "--protocol", choices=("sotw", "delta"), action="append", help="one of them (default: both)"
+    )
+    for name, what in (
+        ("services", "services of the mesh"),
+        ("sidecars", "sidecars that are played"),
+        ("classes", "classes that the sidecars are of"),
+        ("ports", "distinct ports of the services"),
+    ):
+        known = getattr(Size(), name)
+        parser.add_argument(
+            f"--{name}", type=_count, default=known, metavar="N", help=f"{what} (default: {known})"
+        )
     parser.add_argument("--log-level", help="what the server logs (default: info)")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a mark is missed")
     chosen = parser.parse_args(arguments)
     unknown = [name for name in chosen.scenario if name not in SCENARIOS]
     if unknown:
         parser.error(f"there is no scenario {unknown[0]!r}; known are {', '.join(SCENARIOS)}")
+    if chosen.json is not None and not chosen.json.parent.is_dir():
+        parser.error(f"--json: {chosen.json.parent} is not a directory")
     _allow_many_sockets()
     if chosen.log_level:
         os.environ["PYLOT_LOG_LEVEL"] = chosen.log_level
@@ -78,6 +88,8 @@ def main(arguments: Sequence[str]) -> int:
         for protocol in chosen.protocol or ("sotw", "delta"):
             _serving(report.rows, names, size, protocol=protocol, quick=chosen.quick)
         _alone(report.rows, names, size, quick=chosen.quick)
+    except KeyboardInterrupt:
+        return 130
     finally:
         # What was measured before something went wrong is worth as much.
         print_table(report.rows)
@@ -87,6 +99,13 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     missed = [row for row in report.rows if row.ratio is not None and row.ratio > 1]
     return int(bool(missed) and chosen.strict)
+
+
+def _count(text: str) -> int:
+    """Read how many there shall be; raises ArgumentTypeError when that is none."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
 
 
 def _serving(

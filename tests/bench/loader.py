@@ -13,6 +13,7 @@ import heapq
 import itertools
 import random
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -355,4 +356,5 @@ def play(
 ) -> None:
     """Run a loader in this process until its pipe is closed."""
     gc.disable()  # nothing here makes cycles in numbers, and a pause would be measured as delay
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which closes the pipe
     Loader(pipe, address, delta=delta, full_frames=full_frames, extensions=extensions).run()

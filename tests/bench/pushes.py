@@ -123,7 +123,7 @@ def endpoint(bed: Bed, times: int) -> list[Row]:
     """One endpoint of one service moves; a source that watches sees it."""
 
     def change(generation: int) -> float:
-        number = 300 + generation % 100
+        number = (300 + generation % 100) % bed.size.services
         bed.server.apply(world.endpoint_slice(number, generation=generation, **_mesh(bed)))
         return bed.server.seen().seen
 
@@ -147,7 +147,8 @@ def file(bed: Bed, times: int) -> list[Row]:
     """One endpoint moves in a file: from the file's replacement."""
 
     def change(generation: int) -> float:
-        document = world.endpoint_slice(450, generation=generation, **_mesh(bed))
+        number = 450 % bed.size.services
+        document = world.endpoint_slice(number, generation=generation, **_mesh(bed))
         since = time.monotonic()
         bed.directory.change_file(document)
         bed.server.seen()

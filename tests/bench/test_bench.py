@@ -10,6 +10,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.bench.__main__ import main
 from tests.bench.bed import Size, bed
 from tests.bench.fleet import Sample
 from tests.bench.http2 import FRAME_SIZE, HEAD, Connection, Message, frame
@@ -198,3 +199,21 @@ def test_a_small_mesh_can_be_measured(protocol: str, chosen: tuple[str, ...]) ->
     latencies = [row for row in rows if row.unit == "s"]
     assert tuple(row.scenario for row in latencies) == chosen
     assert all(0 < row.value < 30 and row.sidecars == 4 for row in latencies)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--sidecars", "0"], "--sidecars: '0' is not a number above 0"),
+        (["--services", "many"], "--services: 'many' is not a number above 0"),
+        (["--json", "/nowhere/rows.json"], "--json: /nowhere is not a directory"),
+        (["endpoints"], "there is no scenario 'endpoints'; known are connect, endpoint"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_measured(
+    wrong: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(wrong)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
