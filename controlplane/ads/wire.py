@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from binascii import hexlify
+from collections import deque
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 from typing import Any, Final, TypeVar
@@ -28,6 +29,7 @@ SOTW_METHOD: Final = "StreamAggregatedResources"
 DELTA_METHOD: Final = "DeltaAggregatedResources"
 _SHORT: Final = 512  # bytes of an acknowledgement that is remembered
 _ANSWERS: Final = 256
+_LONG_ANSWERS: Final = 4
 _ISTIO: Final = b"istio."  # what the names of all extensions begin with that matter
 
 
@@ -68,13 +70,26 @@ _Request = TypeVar("_Request", Request, DeltaRequest)
 
 class Answers:
     """Acknowledgements by their bytes: streams of a class are sent one nonce, and all of them
-    answer it in the same few bytes. Only the newest few hundred are kept."""
+    answer it in the same bytes. Only the newest few hundred are kept, and of those that repeat a
+    long list of names the newest few, which the transport hands over as the very same object."""
 
-    __slots__ = ("delta", "sotw")
+    __slots__ = ("_long", "delta", "sotw")
 
     def __init__(self) -> None:
+        self._long: Final[deque[tuple[bytes, Request]]] = deque(maxlen=_LONG_ANSWERS)
         self.sotw: Final[dict[bytes, Request]] = {}
         self.delta: Final[dict[bytes, DeltaRequest]] = {}
+
+    def long(self, payload: bytes) -> Request | None:
+        """Return what was read from this very object."""
+        for known, request in self._long:
+            if known is payload:
+                return request
+        return None
+
+    def remember_long(self, payload: bytes, request: Request) -> None:
+        """Take note of what a payload says."""
+        self._long.appendleft((payload, request))
 
 
 def decode_request(
@@ -94,6 +109,19 @@ def decode_request(
     if recent is None or len(payload) <= _SHORT:
         request, proxy = _read(payload, first=first, answers=answers)
         return _with_names(request, request.names, recent), proxy
+    known_answer = answers.long(payload) if answers is not None and not first else None
+    if known_answer is not None:
+        return _with_names(known_answer, known_answer.names, recent), None
+    request, proxy = _read_long(payload, first=first, recent=recent, answers=answers)
+    if answers is not None and request.nonce and not first:
+        answers.remember_long(payload, request)
+    return request, proxy
+
+
+def _read_long(
+    payload: bytes, *, first: bool, recent: RecentLists, answers: Answers | None
+) -> tuple[Request, Proxy | None]:
+    """Return a request of which the list of names may have come before."""
     cut = recent.cut(payload)
     if cut is None:
         request, proxy = _read(payload, first=first, answers=answers)

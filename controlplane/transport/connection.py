@@ -42,6 +42,7 @@ from controlplane.transport.limits import (
 )
 from controlplane.transport.messages import Buffer, MessageError, Outgoing, Plans
 from controlplane.transport.outbox import OUR_FRAME_SIZE, Outbox
+from controlplane.transport.repeats import Carried, Repeats
 from controlplane.transport.stream import Serve, Stream
 
 _PING: Final = b"keepaliv"
@@ -71,6 +72,7 @@ class ServerConnection:
         flush: Callable[[], None],
         clock: Callable[[], float],
         plans: Plans,
+        repeats: Repeats,
     ) -> None:
         """`services` serve calls by path, `clock` is monotonic, in seconds."""
         self._services: Final = services
@@ -79,7 +81,7 @@ class ServerConnection:
         self._clock: Final = clock
         self._fruitless: Final = Fruitless(clock)
         self._silence: Final = Silence(clock())
-        self._incoming: Final = Incoming()
+        self._incoming: Final = Incoming(repeats)
         self._outbox: Final = Outbox(plans)
         self._streams: Final[dict[int, Stream]] = {}
         self._waiting: Final[dict[Stream, None]] = {}  # to be told when they can send again
@@ -229,8 +231,9 @@ class ServerConnection:
             case _:
                 self._spend()  # priorities and extensions are to be ignored
 
-    def on_data(self, number: int, pieces: Sequence[memoryview], size: int, *, last: bool) -> None:
-        """Take the payloads of frames; their `size` counts for the windows, with any padding."""
+    def on_data(self, number: int, carried: Carried, *, last: bool) -> None:
+        """Take what frames carried."""
+        pieces, size = carried.pieces, carried.size
         stream = self._streams.get(number)
         if stream is None:
             self._must_exist(number)
@@ -250,7 +253,7 @@ class ServerConnection:
         if stream.allowance < 0:
             self._reset(stream, ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")
             return
-        message = stream.assembler.whole(pieces)
+        message = stream.assembler.whole(carried)
         if message is not None:
             if stream.handler is not None:
                 stream.handler.on_message(message)

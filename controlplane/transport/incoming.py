@@ -14,6 +14,7 @@ import hpack
 from controlplane.transport import frames
 from controlplane.transport.frames import ErrorCode, ProtocolError
 from controlplane.transport.limits import HEADER_BLOCK, HEADER_FRAMES
+from controlplane.transport.repeats import Carried, Repeats
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -24,8 +25,8 @@ class Sink(Protocol):
     failed: str | None
     """Why nothing more is to be told."""
 
-    def on_data(self, number: int, pieces: Sequence[memoryview], size: int, *, last: bool) -> None:
-        """Frames of a stream carried this; their `size` counts for windows, with any padding."""
+    def on_data(self, number: int, carried: Carried, *, last: bool) -> None:
+        """Frames of a stream carried this."""
         ...
 
     def on_headers(self, number: int, fields: Fields, *, last: bool) -> None:
@@ -42,10 +43,11 @@ class Incoming:
 
     __slots__ = (
         "_block", "_block_flags", "_block_frames", "_block_stream", "_decoder", "_needed",
-        "_partial", "_started", "settled",
+        "_partial", "_repeats", "_started", "settled",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, repeats: Repeats) -> None:
+        self._repeats: Final = repeats
         self._decoder: Final = hpack.Decoder(HEADER_BLOCK)
         self._started = self.settled = False  # whether the preface, the first settings came
         self._partial = bytearray()  # of a frame that is not complete
@@ -62,16 +64,18 @@ class Incoming:
             data, self._partial = memoryview(self._partial), bytearray()
         position, end = 0, len(data)
         if not self._started:
-            size = len(frames.PREFACE)
-            if bytes(data[:size]) != frames.PREFACE[:end]:
-                raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "this is no HTTP/2 client")
-            if end < size:
-                self._partial += data
-                self._needed = 0  # what is wrong is to be seen at once
+            if not self._begins(data):
                 return
-            self._started = True
-            position = size
+            position = len(frames.PREFACE)
         while end - position >= frames.HEADER_SIZE:
+            if self._block is None and self.settled:
+                known = self._repeats.find(data, position)
+                if known is not None:
+                    position, carried, number = known
+                    sink.on_data(number, carried, last=False)
+                    if sink.failed is not None:
+                        return
+                    continue
             high, low, kind, flags, number = frames.HEADER.unpack_from(data, position)
             size = high << 8 | low
             if size > frames.FRAME_SIZE:
@@ -87,8 +91,11 @@ class Incoming:
                 pieces = [data[start:position]]
                 if position < end and size:
                     position = frames.following_data(pieces, data, position, number)
-                    size = sum(map(len, pieces))
-                sink.on_data(number, pieces, size, last=False)
+                if len(pieces) > 1:
+                    whole = bytes(data[start - frames.HEADER_SIZE : position])
+                    sink.on_data(number, self._repeats.remember(whole, number), last=False)
+                else:
+                    sink.on_data(number, Carried(pieces, size), last=False)
             else:
                 self._frame(kind, flags, number, data[start:position], sink)
             if sink.failed is not None:
@@ -98,6 +105,17 @@ class Incoming:
             self._needed = frames.HEADER_SIZE
             if end - position >= frames.HEADER_SIZE:
                 self._needed += frames.size_of(data, position)
+
+    def _begins(self, data: memoryview) -> bool:
+        """Whether the preface is there; a part of one is kept."""
+        size = len(frames.PREFACE)
+        if bytes(data[:size]) != frames.PREFACE[: len(data)]:
+            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "this is no HTTP/2 client")
+        self._started = len(data) >= size
+        if not self._started:
+            self._partial += data
+            self._needed = 0  # what is wrong is to be seen at once
+        return self._started
 
     def _must_be_due(self, kind: int, flags: int) -> None:
         """Whether a frame may come now."""
@@ -111,7 +129,7 @@ class Incoming:
             case frames.DATA:
                 content = frames.without_padding(flags, payload)
                 last = bool(flags & frames.END_STREAM)
-                sink.on_data(number, (content,), len(payload), last=last)
+                sink.on_data(number, Carried((content,), len(payload)), last=last)
             case frames.HEADERS:
                 self._on_headers(flags, number, payload, sink)
             case frames.CONTINUATION:

@@ -12,6 +12,7 @@ from typing import Final
 
 from controlplane.transport.frames import data_header
 from controlplane.transport.headers import StatusCode
+from controlplane.transport.repeats import Carried
 
 Buffer = bytes | memoryview
 
@@ -44,21 +45,16 @@ class Assembler:
         """How many bytes of an unfinished message are held."""
         return 0 if self._partial is None else len(self._partial)
 
-    def whole(self, pieces: Sequence[memoryview]) -> bytes | None:
-        """Return the message that these pieces are, no more and no less; None if they are not.
+    def whole(self, carried: Carried) -> bytes | None:
+        """Return the message that frames carried, no more and no less; None if it is not so.
 
-        It is copied once. Anything else has to be fed.
+        It is copied once, whoever else sends the same. Anything else has to be fed.
         """
-        first = pieces[0]
-        if self._partial is not None or len(first) < PREFIX_SIZE:
+        if self._partial is not None:
             return None
-        compressed, length = PREFIX.unpack_from(first)
-        size = len(first) if len(pieces) == 1 else sum(map(len, pieces))
-        if compressed or length > self._limit or PREFIX_SIZE + length != size:
-            return None
-        if len(pieces) == 1:
-            return bytes(first[PREFIX_SIZE:])
-        return b"".join((first[PREFIX_SIZE:], *pieces[1:]))
+        if carried.message is None:
+            carried.message = _only_message(carried.pieces, self._limit)
+        return carried.message
 
     def feed(self, data: memoryview) -> Iterator[bytes]:
         """Yield the messages that are complete now. Raises MessageError."""
@@ -88,6 +84,20 @@ class Assembler:
             self._needed = PREFIX_SIZE
         if position < size:
             self._partial = bytearray(data[position:])
+
+
+def _only_message(pieces: Sequence[memoryview], limit: int) -> bytes | None:
+    """Return the message that these pieces are, None when they are anything else."""
+    first = pieces[0]
+    if len(first) < PREFIX_SIZE:
+        return None
+    compressed, length = PREFIX.unpack_from(first)
+    size = len(first) if len(pieces) == 1 else sum(map(len, pieces))
+    if compressed or length > limit or PREFIX_SIZE + length != size:
+        return None
+    if len(pieces) == 1:
+        return bytes(first[PREFIX_SIZE:])
+    return b"".join((first[PREFIX_SIZE:], *pieces[1:]))
 
 
 class Outgoing:

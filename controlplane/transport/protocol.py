@@ -17,6 +17,7 @@ from typing import Final
 from controlplane.transport.connection import ServerConnection
 from controlplane.transport.limits import STALLED
 from controlplane.transport.messages import Buffer, Plans
+from controlplane.transport.repeats import Repeats
 from controlplane.transport.stream import Serve
 
 _BUFFERS: Final = 1024  # in one writev, IOV_MAX of Linux and macOS
@@ -30,6 +31,7 @@ class Shared:
         self.services: Final = services
         self.clock: Final = clock
         self.plans: Final = Plans()
+        self.repeats: Final = Repeats()
         self.buffer: Final = memoryview(bytearray(256 * 1024))  # read and used up at once
         self.protocols: Final[dict[ServerProtocol, None]] = {}
         self.idle: Final = asyncio.Event()  # whether there are no connections
@@ -79,6 +81,7 @@ class ServerProtocol(asyncio.BufferedProtocol):
             flush=self.flush,
             clock=shared.clock,
             plans=shared.plans,
+            repeats=shared.repeats,
         )
         self.flush()
 

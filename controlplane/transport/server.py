@@ -103,6 +103,7 @@ class GrpcServer:
     def _tick(self) -> None:
         self._ticking = asyncio.get_running_loop().call_later(_TICK, self._tick)
         self._shared.plans.forget()
+        self._shared.repeats.forget()
         for protocol in tuple(self._shared.protocols):
             protocol.tick()
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from controlplane.ads.name_lists import LONG, NameLists, RecentLists
 from controlplane.ads.types import EDS, RDS
-from controlplane.ads.wire import Request, decode_request
+from controlplane.ads.wire import Answers, Request, decode_request
 from controlplane.translate.envoy import DiscoveryRequest, Node
 
 NAMES = tuple(f"outbound|80||{number}.example.com" for number in range(LONG + 8))
@@ -44,6 +44,29 @@ def test_streams_with_the_same_names_share_the_list() -> None:
     lists = NameLists()
     one, two = RecentLists(lists), RecentLists(lists)
     assert read(encode(NAMES), one).names is read(encode(NAMES), two).names
+
+
+def test_the_very_payload_of_another_stream_is_read_once() -> None:
+    lists, answers = NameLists(), Answers()
+    one, two = RecentLists(lists), RecentLists(lists)
+    payload = encode(NAMES)
+    first, _ = decode_request(payload, first=False, recent=one, answers=answers)
+    again, _ = decode_request(payload, first=False, recent=two, answers=answers)
+    assert again is first
+    other, _ = decode_request(encode(NAMES, nonce="n2"), first=False, recent=two, answers=answers)
+    assert (other.nonce, other.names is first.names) == ("n2", True)
+    for number in range(8):
+        decode_request(encode(NAMES, nonce=f"m{number}"), first=False, recent=one, answers=answers)
+    later, _ = decode_request(payload, first=False, recent=two, answers=answers)
+    assert later is not first, "only the newest ones are kept"
+
+
+def test_a_first_request_is_read_for_its_node_though_its_payload_came_before() -> None:
+    recent, answers = RecentLists(NameLists()), Answers()
+    payload = encode(NAMES, node="sidecar~1.1.1.1~a.b~b.svc.cluster.local")
+    decode_request(payload, first=False, recent=recent, answers=answers)
+    _, proxy = decode_request(payload, first=True, recent=recent, answers=answers)
+    assert proxy is not None
 
 
 def test_one_name_more_or_less_is_another_list() -> None:

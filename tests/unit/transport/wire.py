@@ -10,6 +10,7 @@ import hpack
 
 from controlplane.transport.connection import ServerConnection
 from controlplane.transport.messages import Plans
+from controlplane.transport.repeats import Repeats
 from controlplane.transport.stream import Call
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -129,7 +130,7 @@ class Recorder:
 class Talk:
     """A server's connection, its calls, its clock, and what it has written."""
 
-    def __init__(self, *, hold: bool = False) -> None:
+    def __init__(self, *, hold: bool = False, repeats: Repeats | None = None) -> None:
         self.now = 1000.0
         self._hold = hold
         self.calls: list[Recorder] = []
@@ -141,6 +142,7 @@ class Talk:
             flush=self._flush,
             clock=lambda: self.now,
             plans=Plans(),
+            repeats=repeats or Repeats(),
         )
         self._flush()
 
