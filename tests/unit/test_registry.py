@@ -188,7 +188,9 @@ def test_waiting_config_does_not_slip_out_with_endpoints() -> None:
     world.say(slice_of("one", "1.1.1.2"))
     assert world.at(5.1) == 3
     assert world.published[-1][1].only_endpoints
+    assert world.addresses() == ["1.1.1.2"]
     assert [found.name for found in world.registry.snapshot.services] == ["one", "two"]
+    assert world.registry.is_waiting(service("three").ref)
     assert world.at(5.2) == 4
     assert len(world.registry.snapshot.services) == 3
 
@@ -319,18 +321,3 @@ def test_endpoints_wait_for_the_config_of_their_own_step() -> None:
     assert world.at(1.2) == before + 1
     assert world.addresses() == []
     assert not any(world.registry.is_waiting(ref) for ref in gone)
-
-
-def test_endpoints_alone_do_not_wait_for_config() -> None:
-    world = World()
-    world.say(service("one"), slice_of("one", "10.1.0.1"))
-    world.at(0)
-    world.now = 101.0
-    world.say(service("other"))
-    world.at(1)
-    world.now = 101.05
-    world.say(service("third"))
-    world.say(slice_of("one", "10.1.0.2"))
-    world.at(1.11)
-    assert world.addresses() == ["10.1.0.2"]
-    assert world.registry.is_waiting(service("third").ref)
