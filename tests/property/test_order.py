@@ -19,60 +19,14 @@ from controlplane.model.snapshot import Snapshot
 from controlplane.sources.filetree import FileTree
 from controlplane.sources.parse import parse_file
 from controlplane.translate.build import Generator
+from tests.property.example_mesh import DOCUMENTS, OBJECTS, resources_of
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "bookinfo"
-EXTRA = """
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: outside, creationTimestamp: '2024-01-01T00:00:00Z'}
-spec:
-  hosts: [a.example.com, b.example.com]
-  resolution: STATIC
-  ports: [{number: 80, name: http, protocol: HTTP}]
-  endpoints: [{address: 192.0.2.2}, {address: 192.0.2.1, locality: r/z, weight: 2}]
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {name: rival, namespace: other, creationTimestamp: '2024-01-01T00:00:00Z'}
-spec: {hosts: [a.example.com], resolution: DNS, ports: [{number: 80, name: h, protocol: HTTP}]}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: rival, creationTimestamp: '2020-01-01T00:00:00Z'}
-spec: {hosts: [reviews], http: [{timeout: 2s, route: [{destination: {host: reviews}}]}]}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: twin, creationTimestamp: '2020-01-01T00:00:00Z'}
-spec: {hosts: [reviews], http: [{timeout: 3s, route: [{destination: {host: ratings}}]}]}
----
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: second}
-spec: {host: reviews, subsets: [{name: extra, labels: {version: v3}}]}
-"""
 PROXIES: tuple[Proxy, ...] = (
     make_proxy("sidecar~10.0.0.1~productpage.default~default.svc.cluster.local"),
     make_proxy(
         "router~10.0.0.2~gate.default~default.svc.cluster.local",
         {"LABELS": {"istio": "ingressgateway"}},
     ),
-)
-
-
-def documents() -> list[dict[str, Any]]:
-    names = ("destination-rule-all", "virtual-service-all-v1", "bookinfo-gateway")
-    files = [
-        *sorted((EXAMPLES / "mesh").glob("*.yaml")),
-        *(EXAMPLES / "networking" / f"{name}.yaml" for name in names),
-    ]
-    texts = [file.read_text() for file in files] + [EXTRA]
-    return [document for text in texts for document in yaml.safe_load_all(text) if document]
-
-
-DOCUMENTS = documents()
-OBJECTS: list[Object] = list(
-    objects_of(parse_file("all.yaml", yaml.safe_dump_all(DOCUMENTS).encode()).objects)
 )
 
 
@@ -85,26 +39,11 @@ def plain(snapshot: Snapshot) -> dict[str, Any]:
 def resources(snapshot: Snapshot) -> dict[str, bytes]:
     """Return the bytes of everything that the proxies get, by proxy, type and name."""
     generator = Generator()
-    found: dict[str, bytes] = {}
-    for proxy in PROXIES:
-        cls = generator.classify(proxy, snapshot)
-        clusters = generator.clusters(snapshot, cls)
-        listeners = generator.listeners(snapshot, cls)
-        made = [*clusters, *listeners]
-        made += [
-            generator.route(snapshot, cls, name)
-            for name in sorted({name for listener in listeners for name in listener.routes})
-        ]
-        made += [
-            generator.load_assignment(snapshot, cls, cluster.eds_name)
-            for cluster in clusters
-            if cluster.eds_name
-        ]
-        found.update((f"{proxy.type} {entry.type} {entry.name}", entry.body) for entry in made)
-        # The order of a response is part of what must not depend on arrival.
-        order = "\n".join(entry.name for entry in made)
-        found[f"{proxy.type} order"] = order.encode()
-    return found
+    return {
+        f"{proxy.type} {name}": body
+        for proxy in PROXIES
+        for name, body in resources_of(proxy, snapshot, generator).items()
+    }
 
 
 REFERENCE = make_snapshot(OBJECTS)
