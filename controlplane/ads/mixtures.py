@@ -65,13 +65,13 @@ class Mixtures:
             return new
         key = (
             *(keep, new.name, old.version, new.version),
-            *((host, part and part.framed) for host, part in sorted(instead.items())),
+            *((host, part and part.digest) for host, part in sorted(instead.items())),
         )
         found = self._mixed.get(key)
         if found is None:
             compared = self.compare(old, new)
-            hosts = {change.new.framed: change.host for change in compared.changes}
-            parts = [instead.get(hosts.get(part.framed, ""), part) for part in joined(new).parts]
+            hosts = {change.new.digest: change.host for change in compared.changes}
+            parts = [instead.get(hosts.get(part.digest, ""), part) for part in joined(new).parts]
             parts += compared.removed if keep else ()
             made = _mix(old, new, [part for part in parts if part is not None])
             found = _remember(self._mixed, key, made)
@@ -87,12 +87,12 @@ def _remember(known: OrderedDict[Hashable, Any], key: Hashable, made: Any) -> An
 
 def _compare(old: Resource, new: Resource) -> Comparison:
     before, after = joined(old).parts, joined(new).parts
-    known, wanted = {part.framed for part in before}, {part.framed for part in after}
-    earlier = dict(_read(part) for part in before if part.framed not in wanted)
+    known, wanted = {part.digest for part in before}, {part.digest for part in after}
+    earlier = dict(_read(part) for part in before if part.digest not in wanted)
     changes: list[Change] = []
     mixable = True
     for part in after:
-        if part.framed in known:
+        if part.digest in known:
             continue
         host, (domains, _) = _read(part)
         held, older = earlier.pop(host, (domains, None))
@@ -105,15 +105,13 @@ def _compare(old: Resource, new: Resource) -> Comparison:
 
 def _mix(old: Resource, new: Resource, parts: list[Part]) -> Resource:
     before, after = joined(old), joined(new)
-    framed = [part.framed for part in parts]
     if (
         before.head == after.head
         and before.tail == after.tail
-        and set(framed) == {part.framed for part in before.parts}
+        and {part.digest for part in parts} == {part.digest for part in before.parts}
     ):
         return old
-    hashed = b"".join((after.head, after.tail, *framed))
-    return Resource.of(new.type, new.name, Joined(after.head, parts, after.tail), hashed=hashed)
+    return Resource.of(new.type, new.name, Joined(after.head, parts, after.tail))
 
 
 def _read(part: Part) -> tuple[str, tuple[Names, Part]]:

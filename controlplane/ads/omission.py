@@ -96,7 +96,7 @@ class Omission(Bisection):
 
 def _told(message: str, suspects: Iterable[Item]) -> str | None:
     """Return the version of the only suspect in which some text of the message is found."""
-    bodies = {item.version: item.part.framed for item in suspects if isinstance(item, VirtualHost)}
+    bodies = {item.version: item.body for item in suspects if isinstance(item, VirtualHost)}
     found = {text for match in _TOKENS.finditer(message) for text in match.groups() if text}
     telling = sorted(
         filter(lambda text: len(text) >= _SHORTEST, found), key=lambda text: -len(text)

@@ -22,6 +22,7 @@ from controlplane.translate.resources import (
     Resource,
     ResourceType,
     content_hash,
+    digest,
     length_delimited,
     serialise,
 )
@@ -41,12 +42,17 @@ class VirtualHost:
         self.host: Final = host
         self.part: Final = part
         self.name: Final = f"{route} virtual_hosts[{host}]"
-        self.version: Final = content_hash(route.encode() + b"\0" + part.framed)
+        self.version: Final = content_hash(route.encode() + b"\0" + part.digest)
 
     @property
     def origins(self) -> tuple[Origin, ...]:
         """Where it comes from."""
         return self.part.origins
+
+    @property
+    def body(self) -> bytes:
+        """Its bytes in the route configuration."""
+        return self.part.beginning + self.part.tail
 
     @property
     def clusters(self) -> Names:
@@ -81,7 +87,7 @@ class VirtualHosts:
         return found
 
     def _of_part(self, route: str, part: Part) -> VirtualHost:
-        key = (route, part.framed)
+        key = (route, part.digest)
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = VirtualHost(route, read(part).name, part)
@@ -141,21 +147,24 @@ def read(part: Part) -> Any:
     """Return the message of a virtual host."""
     from controlplane.translate.envoy import RouteConfiguration
 
-    (host,) = RouteConfiguration.FromString(part.framed).virtual_hosts
+    (host,) = RouteConfiguration.FromString(part.beginning + part.tail).virtual_hosts
     return host
 
 
 class _Piece:
     """A virtual host that was cut out of a route configuration."""
 
-    __slots__ = ("clusters", "framed", "origins")
+    __slots__ = ("beginning", "clusters", "digest", "origins")
+
+    tail: Final = b""
 
     def __init__(self, resource: Resource, host: Any) -> None:
         from controlplane.translate.envoy import RouteConfiguration
 
         body = serialise(host)
         field: int = RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
-        self.framed: Final = length_delimited(field, body)
+        self.beginning: Final = length_delimited(field, body)
+        self.digest: Final = digest(self.beginning)
         self.clusters: Final = tuple(name for name in resource.clusters if name.encode() in body)
         self.origins: Final = _origins(resource, host.name)
 

@@ -14,7 +14,7 @@ from controlplane.model.services import Protocol
 from controlplane.model.virtual_service import HTTPRetry
 from controlplane.translate import envoy
 from controlplane.translate.scope import InboundTarget
-from controlplane.translate.virtual_hosts import default_route
+from controlplane.translate.virtual_hosts import default_route, service_decorator
 
 INBOUND_RETRY_ON: Final = "reset-before-request"
 INBOUND_RETRIES: Final = 2
@@ -33,7 +33,9 @@ def inbound_route(
     Source: Istio's buildSidecarInboundHTTPRouteConfig.
     """
     cluster = cluster or inbound_cluster(target.target_port)
-    route = default_route(target.host, target.service_port, cluster)
+    route = default_route()
+    route.decorator.CopyFrom(service_decorator(target.host, target.service_port))
+    route.route.cluster = cluster
     none = envoy.DurationMessage()
     route.route.timeout.CopyFrom(none)
     route.route.max_stream_duration.max_stream_duration.CopyFrom(none)

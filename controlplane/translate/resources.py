@@ -10,7 +10,7 @@ import enum
 import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import Any, Final, NamedTuple, Protocol, Self
 
 import msgspec
@@ -59,8 +59,18 @@ class Part(Sourced, Protocol):
     """A piece that a resource is joined from: many resources share it."""
 
     @property
-    def framed(self) -> bytes:
-        """The piece as it stands in the message."""
+    def beginning(self) -> bytes:
+        """The piece as it stands in the message, up to what it has in common with others."""
+        ...
+
+    @property
+    def tail(self) -> bytes:
+        """The rest of it."""
+        ...
+
+    @property
+    def digest(self) -> bytes:
+        """A hash of it all."""
         ...
 
     @property
@@ -83,7 +93,13 @@ class Joined:
     @property
     def pieces(self) -> tuple[bytes, ...]:
         """What the message is joined from."""
-        return (self.head, *[part.framed for part in self.parts], self.tail)
+        parts = [piece for part in self.parts for piece in (part.beginning, part.tail)]
+        return (self.head, *parts, self.tail)
+
+    @property
+    def hashed(self) -> bytes:
+        """What says as much as the message, which is half a megabyte: the hashes of the pieces."""
+        return b"".join((self.head, self.tail, *[part.digest for part in self.parts]))
 
     @property
     def clusters(self) -> frozenset[str]:
@@ -140,13 +156,12 @@ class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
         *,
         common: Common = _NOTHING,
         made_of: Sourced | tuple[Origin, ...] = (),
-        hashed: bytes = b"",
     ) -> Self:
-        """Return a resource; `hashed` says as much as the message where that is a large one."""
-        if not hashed:
-            hashed = message if isinstance(message, bytes) else b"".join(message.pieces)
-        found = digest(hashed, common.tail)
-        if common.dictionary and isinstance(message, bytes):
+        """Return a resource."""
+        if isinstance(message, Joined):
+            return cls(kind, name, message, common, digest(message.hashed), made_of)
+        found = digest(message, common.tail)
+        if common.dictionary:
             message = _deflated(message, common.dictionary)
         return cls(kind, name, message, common, found, made_of)
 
@@ -278,7 +293,7 @@ def varint(value: int) -> bytes:
 
 
 class Nest(NamedTuple):
-    """Nested messages that differ only in how the innermost of them begins.
+    """Nested messages that differ only in how they begin.
 
     Fields may stand in any order, so that what differs can come first and what all have alike
     can be one `tail` for many resources. `levels` are, from the innermost to the outermost, the
@@ -297,14 +312,17 @@ class Nest(NamedTuple):
             b"".join([rest for _, rest in levels]),
         )
 
-    def begin(self, beginning: bytes) -> bytes:
-        """Return the bytes that the tail completes, when the innermost message begins so."""
-        following = 0
-        for number, length in self.levels:
+    def begin(self, *beginnings: bytes) -> bytes:
+        """Return the bytes that the tail completes, when the messages begin so.
+
+        The innermost comes first; those that are left out have nothing of their own.
+        """
+        begun, following = b"", 0
+        for (number, length), own in zip_longest(self.levels, beginnings, fillvalue=b""):
             following += length
-            size = len(beginning) + following
-            beginning = varint(number << 3 | 2) + varint(size) + beginning
-        return beginning
+            begun = own + begun
+            begun = varint(number << 3 | 2) + varint(len(begun) + following) + begun
+        return begun
 
 
 def serialise(message: Any) -> bytes:

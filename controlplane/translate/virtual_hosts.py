@@ -7,6 +7,7 @@ RouteConfiguration, because route configurations are joined and never serialised
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import sys
 from typing import Any, Final, assert_never
@@ -26,7 +27,7 @@ from controlplane.translate.http_route import (
     build_http_routes,
     catch_alls_last,
 )
-from controlplane.translate.resources import Origin, digest, length_delimited, serialise
+from controlplane.translate.resources import Nest, Origin, digest, length_delimited, serialise
 from controlplane.translate.route_action import add_hash_policy, build_retry_policy, set_timeout
 
 VIRTUAL_HOSTS_FIELD: Final = envoy.RouteConfiguration.VIRTUAL_HOSTS_FIELD_NUMBER
@@ -98,11 +99,13 @@ class VirtualHostInput(Model, cache_hash=False):
 class VirtualHostBytes(msgspec.Struct, frozen=True, gc=False):
     """A virtual host, serialised and framed as field 2 of a RouteConfiguration.
 
-    `digest` is a hash of `framed`, `routes` the objects that asked for its routes, in their order.
+    `tail` is the end of the bytes where many virtual hosts have it alike, `digest` a hash of all
+    of them, `routes` the objects that asked for its routes, in their order.
     """
 
     name: str
-    framed: bytes
+    beginning: bytes
+    tail: bytes
     digest: bytes
     clusters: tuple[str, ...]
     sources: Sources
@@ -125,26 +128,23 @@ class VirtualHostBytes(msgspec.Struct, frozen=True, gc=False):
 
 def build_virtual_host(value: VirtualHostInput) -> VirtualHostBytes:
     """Return the bytes of a virtual host, the clusters it names, and where its parts come from."""
+    if isinstance(value.content, ServiceContent):
+        return _service_host(value, value.content)
     diagnostics: list[Diagnostic] = []
-    routes = _routes(value, diagnostics)
-    message = envoy.VirtualHost(
-        name=value.name,
-        domains=value.domains,
-        routes=[route.message for route in routes],
-        include_request_attempt_count=value.count_attempts,
-    )
-    if value.require_tls:
-        message.require_tls = envoy.VirtualHost.ALL
+    routes = _routes(value.content, diagnostics)
+    message = _virtual_host(require_tls=value.require_tls, count_attempts=value.count_attempts)
+    message.name = value.name
+    message.domains.extend(value.domains)
+    message.routes.extend([route.message for route in routes])
     framed = length_delimited(VIRTUAL_HOSTS_FIELD, serialise(message))
-    asked = tuple((route.ref, route.field) if route.ref.name else None for route in routes)
     return VirtualHostBytes(
         name=value.name,
-        framed=framed,
+        beginning=framed,
+        tail=b"",
         digest=digest(framed),
         clusters=tuple({sys.intern(name): None for route in routes for name in route.clusters}),
         sources=value.sources,
-        # A service's only route is the service's, like the whole.
-        routes=value.sources if asked == _spelt(value.sources) else asked,
+        routes=tuple((route.ref, route.field) if route.ref.name else None for route in routes),
         diagnostics=tuple(diagnostics),
     )
 
@@ -153,14 +153,14 @@ def _spelt(sources: Sources) -> tuple[Source | None, ...]:
     return ((sources, ""),) if isinstance(sources, ObjectRef) else sources
 
 
-def default_route(host: str, port: int, cluster: str) -> Any:
-    """Return the Route that sends everything to one cluster, without retries or timeouts."""
-    return envoy.Route(
-        name=DEFAULT_ROUTE,
-        match=envoy.RouteMatch(prefix="/"),
-        decorator=envoy.Decorator(operation=f"{host}:{port}/*"),
-        route=envoy.RouteAction(cluster=cluster),
-    )
+def default_route() -> Any:
+    """Return the Route that takes everything, without what makes it that of one service."""
+    return envoy.Route(name=DEFAULT_ROUTE, match=envoy.RouteMatch(prefix="/"))
+
+
+def service_decorator(host: str, port: int) -> Any:
+    """Return the Decorator by which traces name a service's route."""
+    return envoy.Decorator(operation=f"{host}:{port}/*")
 
 
 def service_domains(
@@ -226,11 +226,10 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _routes(value: VirtualHostInput, diagnostics: list[Diagnostic]) -> list[BuiltRoute]:
-    match value.content:
-        case ServiceContent() as service:
-            first = next(iter(_spelt(value.sources)), None)
-            return [_service_route(service, _NOBODY if first is None else first[0])]
+def _routes(
+    content: RuleContent | ForwardContent | RefuseContent, diagnostics: list[Diagnostic]
+) -> list[BuiltRoute]:
+    match content:
         case RuleContent(rules=rules):
             routes: list[BuiltRoute] = []
             for rule in rules:
@@ -245,21 +244,62 @@ def _routes(value: VirtualHostInput, diagnostics: list[Diagnostic]) -> list[Buil
             message.direct_response.status = 502
             return [BuiltRoute(message, (), True, _NOBODY, "")]
         case _:
-            assert_never(value.content)
+            assert_never(content)
 
 
 _NOBODY: Final = ObjectRef("", "", "")
 
 
-def _service_route(service: ServiceContent, ref: ObjectRef) -> BuiltRoute:
-    cluster = outbound_cluster(service.port, "", service.host)
-    message = default_route(service.host, service.port, cluster)
-    set_timeout(message.route, None)
-    policy = build_retry_policy(service.retries, affine=service.affinity is not None)
+def _service_host(value: VirtualHostInput, content: ServiceContent) -> VirtualHostBytes:
+    """Return the virtual host of a service that no VirtualService routes."""
+    cluster = outbound_cluster(content.port, "", content.host)
+    nest = _services_alike(
+        content.affinity, content.retries, value.require_tls, value.count_attempts
+    )
+    beginning = nest.begin(
+        serialise(envoy.RouteAction(cluster=cluster)),
+        serialise(envoy.Route(decorator=service_decorator(content.host, content.port))),
+        serialise(envoy.VirtualHost(name=value.name, domains=value.domains)),
+    )
+    return VirtualHostBytes(
+        name=value.name,
+        beginning=beginning,
+        tail=nest.tail,
+        digest=digest(beginning, nest.tail),
+        clusters=(sys.intern(cluster),),
+        sources=value.sources,
+        routes=value.sources,  # the only route is the service's, like the whole
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _services_alike(
+    affinity: ConsistentHashLB | None,
+    retries: HTTPRetry | None,
+    require_tls: bool,
+    count_attempts: bool,
+) -> Nest:
+    """Return what the virtual hosts of services have alike, without any name."""
+    action = envoy.RouteAction()
+    set_timeout(action, None)
+    policy = build_retry_policy(retries, affine=affinity is not None)
     if policy is not None:
-        message.route.retry_policy.CopyFrom(policy)
-    add_hash_policy(message.route, service.affinity)
-    return BuiltRoute(message, (cluster,), True, ref, "")
+        action.retry_policy.CopyFrom(policy)
+    add_hash_policy(action, affinity)
+    host = _virtual_host(require_tls=require_tls, count_attempts=count_attempts)
+    return Nest.of(
+        (envoy.Route.ROUTE_FIELD_NUMBER, serialise(action)),
+        (envoy.VirtualHost.ROUTES_FIELD_NUMBER, serialise(default_route())),
+        (VIRTUAL_HOSTS_FIELD, serialise(host)),
+    )
+
+
+def _virtual_host(*, require_tls: bool, count_attempts: bool) -> Any:
+    """Return a VirtualHost without names and routes."""
+    return envoy.VirtualHost(
+        require_tls=envoy.VirtualHost.ALL if require_tls else envoy.VirtualHost.NONE,
+        include_request_attempt_count=count_attempts,
+    )
 
 
 def _forward_route(cluster: ClusterName) -> BuiltRoute:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from controlplane.ads.virtual_hosts import joined
 from controlplane.model.base import FrozenDict, Model
 from controlplane.model.meta import ObjectRef
 from controlplane.model.names import Host
@@ -258,7 +259,7 @@ class FakeGenerator:
                     for host in hosts
                 ],
             )
-            self._made[key] = Resource.of(
+            whole = Resource.of(
                 ResourceType.ROUTE,
                 name,
                 serialise(message),
@@ -272,6 +273,7 @@ class FakeGenerator:
                     for host in hosts
                 ),
             )
+            self._made[key] = Resource.of(ResourceType.ROUTE, name, joined(whole))
         return self._made[key]
 
     def _assignment(self, cluster: str, addresses: tuple[str, ...]) -> Resource:

@@ -36,7 +36,7 @@ from controlplane.translate.envoy import (
     Listener,
     RouteConfiguration,
 )
-from controlplane.translate.resources import Resource, content_hash, serialise
+from controlplane.translate.resources import Resource, serialise
 
 ORDER = (CDS, EDS, LDS, RDS)
 _MESSAGES: dict[str, Any] = {
@@ -107,6 +107,7 @@ class Envoy:
         self.complaint = "missing ): ("  # what it says when it names nobody
         self.held: dict[str, dict[str, bytes]] = {info.url: {} for info in ORDER}
         self.version: dict[str, str] = {info.url: "" for info in ORDER}
+        self.version_of: dict[bytes, str] = {}  # what content came under
         self.stream: Stream | None = None
         self.rejected = 0  # responses, ever
         self.active: set[str] = set()  # clusters that were ready at some time
@@ -348,7 +349,7 @@ class Envoy:
         if self.delta:
             held = self.held[info.url]
             initial = {
-                name: content_hash(body)
+                name: self.version_of[body]
                 for name, body in held.items()
                 if info.wildcard or name in names
             }
@@ -389,7 +390,9 @@ class Envoy:
         if self.delta:
             message = DeltaDiscoveryResponse.FromString(send.payload)
             for entry in message.resources:
-                assert entry.version == content_hash(entry.resource.value)
+                # Versions depend on the content alone.
+                known = self.version_of.setdefault(entry.resource.value, entry.version)
+                assert entry.version == known
             resources = {entry.name: entry.resource.value for entry in message.resources}
             removed = tuple(message.removed_resources)
             return resources, removed, message.nonce, message.system_version_info

@@ -9,6 +9,7 @@ import pytest
 from controlplane.ads.classes import Stream
 from controlplane.ads.mixtures import Mixtures
 from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, EDS, LDS, RDS, Send
+from controlplane.ads.virtual_hosts import joined
 from controlplane.ads.wire import DeltaRequest, Request
 from controlplane.model.proxy import make_proxy
 from controlplane.translate.envoy import RouteConfiguration, VirtualHost
@@ -214,7 +215,8 @@ def configuration(**hosts: tuple[str, tuple[str, ...]]) -> Resource:
             for name, (mark, domains) in hosts.items()
         ],
     )
-    return Resource.of(ResourceType.ROUTE, "80", serialise(message))
+    whole = Resource.of(ResourceType.ROUTE, "80", serialise(message))
+    return Resource.of(ResourceType.ROUTE, "80", joined(whole))
 
 
 def marks(resource: Resource) -> dict[str, str]:

@@ -7,6 +7,7 @@ import warnings
 from typing import NamedTuple
 
 import pytest
+from msgspec import structs
 
 from controlplane.ads.cache import Collection
 from controlplane.ads.name_lists import NameLists, RecentLists
@@ -68,22 +69,31 @@ def test_a_delta_response_is_read_by_betterproto() -> None:
 
 
 class Piece(NamedTuple):
-    framed: bytes
+    beginning: bytes
+    tail: bytes
+    digest: bytes = b""
     clusters: tuple[str, ...] = ()
     origins: tuple[Origin, ...] = ()
 
 
 def test_a_message_in_pieces_goes_out_as_if_it_were_whole() -> None:
     whole = cluster("name", b"\x12\x03abc\x12\x03def\x20\x05")
-    head, *pieces, tail = (b"\x0a\x04name", b"\x12\x03abc", b"\x12\x03def", b"\x20\x05")
-    joined = Resource.of(
-        ResourceType.CLUSTER, "name", Joined(head, tuple(map(Piece, pieces)), tail)
-    )
+    pieces = (Piece(b"\x12\x03a", b"bc"), Piece(b"\x12\x03def", b""))
+    joined = Resource.of(ResourceType.CLUSTER, "name", Joined(b"\x0a\x04name", pieces, b"\x20\x05"))
     assert joined.body == whole.body
     assert joined.size == whole.size
-    assert joined.version == whole.version
     assert sotw_response(b"", [joined, whole]) == sotw_response(b"", [whole, joined])
+    joined = structs.replace(joined, digest=whole.digest)
     assert delta_response(b"", [joined, whole], ()) == delta_response(b"", [whole, joined], ())
+
+
+def test_the_version_of_a_message_in_pieces_is_that_of_the_pieces() -> None:
+    def made(*pieces: Piece) -> str:
+        return Resource.of(ResourceType.ROUTE, "name", Joined(b"head", pieces, b"tail")).version
+
+    first, second = Piece(b"a", b"", b"of a"), Piece(b"b", b"", b"of b")
+    assert made(first, second) == made(first, second)
+    assert len({made(first, second), made(second, first), made(first)}) == 3
 
 
 def test_a_message_with_a_common_end_goes_out_as_if_it_were_whole() -> None:

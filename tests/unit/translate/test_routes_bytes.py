@@ -17,6 +17,7 @@ from controlplane.model.snapshot import Snapshot
 from controlplane.model.virtual_service import (
     Destination,
     HTTPMatchRequest,
+    HTTPRetry,
     HTTPRoute,
     HTTPRouteDestination,
     VirtualService,
@@ -109,7 +110,8 @@ def test_the_join_is_what_serialising_the_whole_gives() -> None:
         ignore_port_in_host_matching=True,
     )
     for host in value.virtual_hosts:
-        part = envoy.RouteConfiguration.FromString(build_virtual_host(host).framed)
+        made = build_virtual_host(host)
+        part = envoy.RouteConfiguration.FromString(made.beginning + made.tail)
         whole.virtual_hosts.extend(part.virtual_hosts)
     assert len(whole.virtual_hosts) == 201
     assert joined == whole
@@ -118,9 +120,32 @@ def test_the_join_is_what_serialising_the_whole_gives() -> None:
 
 def test_a_frame_is_one_virtual_host() -> None:
     made = build_virtual_host(VirtualHostInput(name="block_all", text="*", content=RefuseContent()))
-    (host,) = envoy.RouteConfiguration.FromString(made.framed).virtual_hosts
-    assert made.framed == length_delimited(2, serialise(host))
+    framed = made.beginning + made.tail
+    (host,) = envoy.RouteConfiguration.FromString(framed).virtual_hosts
+    assert framed == length_delimited(2, serialise(host))
     assert host.routes[0].direct_response.status == 502
+
+
+def test_the_virtual_hosts_of_services_keep_once_what_they_have_alike() -> None:
+    mesh = MeshConfig(default_http_retry_policy=HTTPRetry(attempts=3, retry_on="reset"))
+    snap = snapshot(service("a"), service("longer-name", address="10.0.0.1"), mesh=mesh)
+    first, second, _ = map(build_virtual_host, route_input(snap, CLIENT, "9080").virtual_hosts)
+    assert first.tail is second.tail
+    assert b"reset" in first.tail
+    assert first.digest != second.digest
+    for name, made in (("a", first), ("longer-name", second)):
+        framed = made.beginning + made.tail
+        (host,) = envoy.RouteConfiguration.FromString(framed).virtual_hosts
+        full = f"{name}.default.svc.cluster.local"
+        assert host.name == f"{full}:9080"
+        assert host.domains[:2] == [full, f"{full}."]
+        assert host.include_request_attempt_count
+        (only,) = host.routes
+        assert (only.name, only.match.prefix) == ("default", "/")
+        assert only.decorator.operation == f"{full}:9080/*"
+        assert only.route.cluster == f"outbound|9080||{full}"
+        assert only.route.HasField("timeout")
+        assert only.route.retry_policy.num_retries.value == 3
 
 
 def test_equal_inputs_are_equal_keys_whatever_the_order_of_objects() -> None:
