@@ -26,7 +26,7 @@ class TcpKeepalive(Model):
     interval: Duration | None = None
 
 
-class TCPSettings(Model):
+class TCPSettings(Model, cache_hash=False):
     """Connection settings that HTTP and TCP share."""
 
     max_connections: Int32 | None = None
@@ -57,7 +57,7 @@ class HTTPSettings(Model):
     http2_keep_alive: Http2KeepAlive | None = None
 
 
-class ConnectionPoolSettings(Model):
+class ConnectionPoolSettings(Model, cache_hash=False):
     """Limits and timeouts of connections to a destination."""
 
     tcp: TCPSettings | None = None
@@ -234,7 +234,7 @@ class TrafficPolicy(Model):
     retry_budget: RetryBudget | None = None
 
 
-class Subset(Model):
+class Subset(Model, cache_hash=False):
     """A named part of a host's endpoints."""
 
     name: str
