@@ -135,8 +135,8 @@ def joined(resource: Resource) -> Joined:
     """Return a route configuration as it is joined from virtual hosts."""
     from controlplane.translate.envoy import RouteConfiguration
 
-    if isinstance(resource.message, Joined):
-        return resource.message
+    if isinstance(resource.kept, Joined):
+        return resource.kept
     message: Any = RouteConfiguration.FromString(resource.body)
     parts = [_Piece(resource, host) for host in message.virtual_hosts]
     del message.virtual_hosts[:]

@@ -82,12 +82,14 @@ class Part(Sourced, Protocol):
 class Joined:
     """A message that is joined from pieces when it is sent, since they are kept anyway."""
 
-    __slots__ = ("_clusters", "head", "parts", "tail")
+    __slots__ = ("_clusters", "digest", "head", "parts", "tail")
 
     def __init__(self, head: bytes, parts: Sequence[Part], tail: bytes) -> None:
         self.head: Final = head
         self.parts: Final = parts
         self.tail: Final = tail
+        # Hashing the hashes says as much as hashing the bytes, which are half a megabyte.
+        self.digest: Final = digest(b"".join((head, tail, *[part.digest for part in parts])))
         self._clusters: frozenset[str] | None = None
 
     @property
@@ -95,11 +97,6 @@ class Joined:
         """What the message is joined from."""
         parts = [piece for part in self.parts for piece in (part.beginning, part.tail)]
         return (self.head, *parts, self.tail)
-
-    @property
-    def hashed(self) -> bytes:
-        """What says as much as the message, which is half a megabyte: the hashes of the pieces."""
-        return b"".join((self.head, self.tail, *[part.digest for part in self.parts]))
 
     @property
     def clusters(self) -> frozenset[str]:
@@ -136,15 +133,15 @@ _NOTHING: Final = Common()
 class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
     """One xDS resource: immutable, the same as another when type and digest are equal.
 
-    `message` is the serialised message up to its common end, perhaps deflated, or what it is
-    joined from; `digest` is a hash of it all, and `made_of` knows where its parts come from.
+    `kept` is the serialised message up to its common end, perhaps deflated, with its digest before
+    it, where that costs least; or what the message is joined from. `made_of` knows where its parts
+    come from.
     """
 
     type: ResourceType
     name: str
-    message: bytes | Joined
+    kept: bytes | Joined
     common: Common
-    digest: bytes
     made_of: Sourced | tuple[Origin, ...]
 
     @classmethod
@@ -159,11 +156,17 @@ class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
     ) -> Self:
         """Return a resource."""
         if isinstance(message, Joined):
-            return cls(kind, name, message, common, digest(message.hashed), made_of)
+            return cls(kind, name, message, common, made_of)
         found = digest(message, common.tail)
         if common.dictionary:
             message = _deflated(message, common.dictionary)
-        return cls(kind, name, message, common, found, made_of)
+        return cls(kind, name, found + message, common, made_of)
+
+    @property
+    def digest(self) -> bytes:
+        """A hash of the message."""
+        kept = self.kept
+        return kept.digest if isinstance(kept, Joined) else kept[:_DIGEST_SIZE]
 
     @property
     def version(self) -> str:
@@ -178,8 +181,8 @@ class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
     @property
     def clusters(self) -> frozenset[str]:
         """The clusters that a route configuration, or a listener itself, refers to."""
-        body = self.message
-        return body.clusters if isinstance(body, Joined) else self.common.clusters
+        kept = self.kept
+        return kept.clusters if isinstance(kept, Joined) else self.common.clusters
 
     @property
     def routes(self) -> frozenset[str]:
@@ -189,17 +192,18 @@ class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
     @property
     def origins(self) -> tuple[Origin, ...]:
         """Where the parts of the resource come from, in their order."""
-        body, made_of = self.message, self.made_of
-        if isinstance(body, Joined):
-            return body.origins
+        kept, made_of = self.kept, self.made_of
+        if isinstance(kept, Joined):
+            return kept.origins
         return made_of if isinstance(made_of, tuple) else made_of.origins
 
     @property
     def pieces(self) -> tuple[bytes, ...]:
         """What the message is joined from."""
-        body, common = self.message, self.common
-        if isinstance(body, Joined):
-            return body.pieces
+        kept, common = self.kept, self.common
+        if isinstance(kept, Joined):
+            return kept.pieces
+        body = kept[_DIGEST_SIZE:]
         if common.dictionary:
             body = zlib.decompressobj(_WINDOW, common.dictionary).decompress(body)
         return (body, common.tail)
@@ -256,6 +260,9 @@ def _deflated(body: bytes, dictionary: bytes) -> bytes:
     return made.compress(body) + made.flush()
 
 
+_DIGEST_SIZE: Final = 8
+
+
 def content_hash(body: bytes) -> str:
     """Return 16 hexadecimal digits that depend on the content alone."""
     return digest(body).hex()
@@ -263,7 +270,7 @@ def content_hash(body: bytes) -> str:
 
 def digest(body: bytes, tail: bytes = b"") -> bytes:
     """Return a hash of 8 bytes of a message, which may be in two pieces."""
-    found = hashlib.blake2b(body, digest_size=8)
+    found = hashlib.blake2b(body, digest_size=_DIGEST_SIZE)
     if tail:
         found.update(tail)
     return found.digest()
