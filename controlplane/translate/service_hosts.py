@@ -47,10 +47,6 @@ class DomainsKey(NamedTuple):
     ipv6: bool
 
 
-Names = Host | tuple[Host, ...]
-"""The host of a service, with its aliases where it has any."""
-
-
 class Defaults(NamedTuple):
     """The virtual hosts of a port without any VirtualService, when no two share a domain."""
 
@@ -66,7 +62,6 @@ class Defaults(NamedTuple):
 class Seen(NamedTuple):
     """The services that clients of alike namespaces see, oldest first, and their other names."""
 
-    services: Mapping[Host, Service]
     by_port: Mapping[int, Mapping[Host, Service]]
     aliases: Mapping[Host, tuple[Host, ...]]
 
@@ -78,7 +73,7 @@ class Seen(NamedTuple):
         for host, service in by_host.items():
             for port in service.ports:
                 by_port.setdefault(port.number, {})[host] = service
-        return cls(by_host, by_port, _aliases(by_host))
+        return cls(by_port, _aliases(by_host))
 
 
 class UsualKey(NamedTuple):
@@ -97,9 +92,8 @@ class Shared:
     def __init__(self) -> None:
         self._values: Final[dict[Any, Any]] = {}
         self.domains: Final[dict[DomainsKey, tuple[str, ...]]] = {}
-        self.lowered: Final[dict[DomainsKey, tuple[str, ...]]] = {}
-        """Domains in lower case, where they are not."""
-        self._defaults: Final[dict[UsualKey, dict[Names, VirtualHostInput]]] = {}
+        self.lowered = False
+        """Whether some domains are not in lower case."""
         self._renewed: Final[dict[str, dict[VirtualHostInput, VirtualHostInput]]] = {}
         self._selected: Final[dict[Selection, RuleContent | None]] = {}
         self._seen: Final[dict[str, Seen]] = {}
@@ -133,14 +127,6 @@ class Shared:
             self._selected.clear()  # most are of VirtualServices as they once were
         found = self._selected[key] = select()
         return found
-
-    def defaults(self, namespace: str, port: int, key: DomainsKey) -> dict[Names, VirtualHostInput]:
-        """Return the virtual hosts of a port for clients of a namespace, to be added to.
-
-        Those of services that a class calls by the same rules as the one of the key.
-        """
-        called = UsualKey(namespace, port, key.dns_domain, key.ipv4, key.ipv6)
-        return self._defaults.setdefault(called, {})
 
     def renewed(self, namespace: str) -> dict[VirtualHostInput, VirtualHostInput]:
         """Return what former virtual hosts became for clients of a namespace, to be added to."""
@@ -279,7 +265,7 @@ class ServiceHosts:
     def _renewed(self, value: VirtualHostInput, port: int) -> VirtualHostInput:
         match value.content:
             case ServiceContent(host=host):
-                content = self.content(self._seen.services[host], port)
+                content = self.content(self._snapshot.service_by_host[host], port)
             case _:
                 raise AssertionError("without a VirtualService all goes to the service")
         if content != value.content:
@@ -336,24 +322,19 @@ class ServiceHosts:
     ) -> tuple[tuple[str, ...], VirtualHostInput]:
         """Return a service's domains in lower case, and its virtual host."""
         key = self._domains_key(service, far=far)
-        defaults = self.shared.defaults(self.alike, port, key)
-        names = (key.host, *key.aliases) if key.aliases else key.host
-        value = defaults.get(names)
-        if value is None:
-            lowered: dict[str, str] = {}
-            for domain in self._names(service, key):
-                lowered.setdefault(domain.lower(), domain)
-            value = defaults[names] = self.shared.one(
-                VirtualHostInput(
-                    name=with_port(service.host, port),
-                    text=" ".join(lowered.values()),
-                    content=self.content(service, port),
-                    sources=service.ref,
-                )
-            )
-            if list(lowered) != value.domains:
-                self.shared.lowered[key] = tuple(lowered)
-        return self.shared.lowered.get(key) or tuple(value.domains), value
+        by_lower: dict[str, str] = {}
+        for domain in self._names(service, key):
+            by_lower.setdefault(domain.lower(), domain)
+        lowered, domains = tuple(by_lower), tuple(by_lower.values())
+        if lowered != domains:
+            self.shared.lowered = True
+        value = VirtualHostInput(
+            name=with_port(service.host, port),
+            text=" ".join(domains),
+            content=self.content(service, port),
+            sources=service.ref,
+        )
+        return lowered, self.shared.one(value)
 
 
 def carries_http(port: ServicePort | None) -> bool:
