@@ -54,9 +54,7 @@ class Defaults(NamedTuple):
 
     def domains(self) -> set[str]:
         """Return all domains in lower case; too many to be kept for each class."""
-        return {
-            domain for value in self.by_name.values() for domain in value.text.lower().split(" ")
-        }
+        return {domain for value in self.by_name.values() for domain in value.claims()}
 
 
 class Seen(NamedTuple):
@@ -291,8 +289,8 @@ class ServiceHosts:
             )
             if known is None:
                 continue
-            lowered, value = self._default(service, port)
-            added = set(lowered).difference(known.domains)
+            value = self._default(service, port)
+            added = set(value.claims()).difference(known.domains)
             if not more.isdisjoint(added):
                 return None
             more |= added
@@ -304,37 +302,36 @@ class ServiceHosts:
         return Defaults(by_name)
 
     def _claim_all(self, port: int, *, far: bool) -> Defaults | None:
+        made = [
+            self._default(service, port, far=far)
+            for service in self.by_port.get(port, {}).values()
+            if service.alias_of is None and carries_http(service.port(port))
+        ]
+        # Afterwards, or what is kept would lie between thousands of texts that are not.
         claimed: set[str] = {"*"}  # belongs to the catch-all
-        made: list[VirtualHostInput] = []
-        for service in self.by_port.get(port, {}).values():
-            if service.alias_of is not None or not carries_http(service.port(port)):
-                continue
-            lowered, value = self._default(service, port, far=far)
-            if not claimed.isdisjoint(lowered):
+        for value in made:
+            claims = value.claims()
+            if not claimed.isdisjoint(claims):
                 return None
-            claimed.update(lowered)
-            made.append(value)
+            claimed.update(claims)
         by_name = {value.name: value for value in sorted(made, key=lambda value: value.name)}
         return Defaults(by_name) if len(by_name) == len(made) else None
 
-    def _default(
-        self, service: Service, port: int, *, far: bool = False
-    ) -> tuple[tuple[str, ...], VirtualHostInput]:
-        """Return a service's domains in lower case, and its virtual host."""
-        key = self._domains_key(service, far=far)
+    def _default(self, service: Service, port: int, *, far: bool = False) -> VirtualHostInput:
+        """Return a service's virtual host when no VirtualService routes it."""
         by_lower: dict[str, str] = {}
-        for domain in self._names(service, key):
+        for domain in self._names(service, self._domains_key(service, far=far)):
             by_lower.setdefault(domain.lower(), domain)
-        lowered, domains = tuple(by_lower), tuple(by_lower.values())
-        if lowered != domains:
+        if any(lowered != domain for lowered, domain in by_lower.items()):
             self.shared.lowered = True
-        value = VirtualHostInput(
-            name=with_port(service.host, port),
-            text=" ".join(domains),
-            content=self.content(service, port),
-            sources=service.ref,
+        return self.shared.one(
+            VirtualHostInput(
+                name=with_port(service.host, port),
+                text=" ".join(by_lower.values()),
+                content=self.content(service, port),
+                sources=service.ref,
+            )
         )
-        return lowered, self.shared.one(value)
 
 
 def carries_http(port: ServicePort | None) -> bool:

@@ -95,6 +95,10 @@ class VirtualHostInput(Model, cache_hash=False):
         """The domains in wire order."""
         return self.text.split(" ")
 
+    def claims(self) -> list[str]:
+        """Return the domains in lower case: no other virtual host may have one of them."""
+        return self.text.lower().split(" ")
+
 
 class VirtualHostBytes(msgspec.Struct, frozen=True, gc=False):
     """A virtual host, serialised and framed as field 2 of a RouteConfiguration.
