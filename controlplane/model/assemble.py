@@ -17,6 +17,7 @@ from msgspec import structs
 from controlplane.model.aged import Moved
 from controlplane.model.checks import Checks
 from controlplane.model.core import EndpointSlice
+from controlplane.model.destination_rule import DestinationRule
 from controlplane.model.destination_rules import DestinationRules
 from controlplane.model.diagnostics import Diagnostic, order
 from controlplane.model.discovery import Discovery, Passed
@@ -140,9 +141,8 @@ class Assembler:
         """Return the snapshot of everything applied so far."""
         self._units.remake(self._last)
         groups, units, last = self._groups, self._units, self._last
-        same_mesh = last.mesh == self._mesh and last.domain == self._domain
         virtual_services, moved = groups.virtual_services.publish()
-        destination_rules = _known(groups.destination_rules.publish()[0], last.destination_rules)
+        destination_rules, rules_moved = groups.destination_rules.publish()
         objects, provenance = self._kept_records()
         made = Snapshot(
             mesh=last.mesh if last.mesh == self._mesh else self._mesh,
@@ -154,10 +154,8 @@ class Assembler:
             endpoints=self._keep(units.endpoints, last.endpoints, "endpoints"),
             targets=self._targets(),
             virtual_services=_known(virtual_services, last.virtual_services),
-            destination_rules=destination_rules,
-            rules=last.rules
-            if same_mesh and destination_rules is last.destination_rules
-            else DestinationRules.build(destination_rules, self._mesh, self._domain),
+            destination_rules=_known(destination_rules, last.destination_rules),
+            rules=self._rules(destination_rules, rules_moved),
             routing=self._routing(virtual_services, moved),
             gateways=_known(groups.gateways.publish()[0], last.gateways),
             pods_by_ip=self._keep(groups.pods_by_ip, last.pods_by_ip, "pods_by_ip"),
@@ -183,6 +181,18 @@ class Assembler:
         if self._inherited:
             return VirtualServices.build(virtual_services, mesh, domain)
         return last.routing.replaced(*moved, mesh, domain)
+
+    def _rules(
+        self, destination_rules: tuple[DestinationRule, ...], moved: Moved[DestinationRule]
+    ) -> DestinationRules:
+        last, mesh, domain = self._last, self._mesh, self._domain
+        if last.mesh != mesh or last.domain != domain:
+            return DestinationRules.build(destination_rules, mesh, domain)
+        if destination_rules == last.destination_rules:
+            return last.rules
+        if self._inherited:
+            return DestinationRules.build(destination_rules, mesh, domain)
+        return last.rules.replaced((*moved.gone, *moved.came), destination_rules, mesh, domain)
 
     def _diagnostics(
         self, snapshot: Snapshot, given: Iterable[Diagnostic]

@@ -8,7 +8,6 @@ easy to break: what else is read here is compared in `run`, or an old finding wo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from operator import is_not
 from typing import Any, Final, NamedTuple
 
 from controlplane.model.check_gateways import unanswered_hosts
@@ -27,7 +26,8 @@ from controlplane.model.names import (
 )
 from controlplane.model.schema import Path, format_path
 from controlplane.model.services import Protocol, Resolution, Service
-from controlplane.model.snapshot import Snapshot
+from controlplane.model.snapshot import EMPTY, Snapshot
+from controlplane.model.table import changed_keys
 from controlplane.model.virtual_service import Destination, HTTPRoute, VirtualService
 
 NOT_FOUND = "IST0101"  # ReferencedResourceNotFound
@@ -47,7 +47,7 @@ class VirtualServiceChecks:
     """The findings of all VirtualServices; only those that changed are looked at again."""
 
     def __init__(self) -> None:
-        self._read: tuple[object, ...] = ()
+        self._read: Snapshot = EMPTY
         self._items: tuple[VirtualService, ...] = ()
         self._own: Final[dict[ObjectRef, tuple[Diagnostic, ...]]] = {}
         self._claims: Final[dict[Host, list[_Claim]]] = {}
@@ -55,26 +55,35 @@ class VirtualServiceChecks:
 
     def run(self, snapshot: Snapshot) -> Iterator[Diagnostic]:
         """Yield what is wrong with the VirtualServices of a snapshot."""
-        read = (snapshot.mesh, snapshot.services, snapshot.rules, snapshot.gateways)
-        if len(read) != len(self._read) or any(map(is_not, read, self._read)):
-            self._read, self._items = read, ()
+        again = self._led_elsewhere(snapshot)
+        if again is None:
+            self._items, again = (), []
             self._own.clear()
             self._claims.clear()
             self._conflicts.clear()
+        # Without its other parts, so that they are neither read nor kept.
+        self._read = Snapshot(
+            mesh=snapshot.mesh,
+            domain=snapshot.domain,
+            service_by_host=snapshot.service_by_host,
+            rules=snapshot.rules,
+            gateways=snapshot.gateways,
+        )
         gone, came = moved(self._items, snapshot.virtual_services)
         self._items = snapshot.virtual_services
         touched: set[Host] = set()
         for item in gone:
-            self._own.pop(item.ref, None)
             for host, _ in _claims(item, snapshot.domain):
                 touched.add(host)
                 self._claims[host] = [old for old in self._claims[host] if old.item is not item]
-        if came:
+        for item in (*gone, *again):
+            self._own.pop(item.ref, None)
+        if came or again:
             hosts = Hosts(snapshot)
             gateways = {
                 f"{one.metadata.namespace}/{one.metadata.name}": one for one in snapshot.gateways
             }
-        for item in came:
+        for item in (*came, *again):
             found = (
                 *_destinations(item, hosts),
                 *_gateways_exist(item, gateways),
@@ -83,6 +92,7 @@ class VirtualServiceChecks:
             )
             if found:
                 self._own[item.ref] = found
+        for item in came:
             for host, claim in _claims(item, snapshot.domain):
                 touched.add(host)
                 self._claims.setdefault(host, []).append(claim)
@@ -91,6 +101,33 @@ class VirtualServiceChecks:
         for known in (self._own, self._conflicts):
             for group in known.values():
                 yield from group
+
+    def _led_elsewhere(self, snapshot: Snapshot) -> list[VirtualService] | None:
+        """Return the VirtualServices that lead to what is different now, None for any of them."""
+        read = self._read
+        rules = snapshot.rules.changed_hosts(read.rules)
+        services = changed_keys(read.service_by_host, snapshot.service_by_host)
+        if (
+            snapshot.mesh is not read.mesh
+            or snapshot.domain != read.domain
+            or snapshot.gateways is not read.gateways
+            or rules is None
+            or any(map(is_wildcard, services))
+        ):
+            return None
+        hosts = rules | services
+        if not hosts:
+            return []
+        known = set(map(id, self._items))
+        return [
+            item
+            for item in snapshot.virtual_services
+            if id(item) in known
+            and any(
+                resolve_host(destination.host, item.metadata.namespace, snapshot.domain) in hosts
+                for _, destination in _named(item)
+            )
+        ]
 
     def _decide(self, host: Host, default: tuple[str, ...]) -> None:
         """Find who lost a host to whom."""

@@ -8,12 +8,13 @@ workloadSelector take no part (Istio's push_context.go and destination_rule.go).
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from msgspec import structs
 
-from controlplane.model.base import NO_LABELS, Labels, Model
+from controlplane.model.base import NO_LABELS, FrozenDict, Labels, Model
 from controlplane.model.destination_rule import (
     DestinationRule,
     PortTrafficPolicy,
@@ -24,6 +25,7 @@ from controlplane.model.matching import visible
 from controlplane.model.mesh import MeshConfig
 from controlplane.model.meta import ObjectRef, by_age
 from controlplane.model.names import Host, host_covers, is_wildcard, resolve_host, specificity
+from controlplane.model.table import changed_keys
 
 NO_POLICY: Final = TrafficPolicy()
 
@@ -64,42 +66,93 @@ class MergedRule(Model):
 class DestinationRules:
     """All DestinationRules of a snapshot, indexed. Read only, so that a snapshot may share it."""
 
-    __slots__ = ("_exported", "_local", "_root", "_root_local", "rules")
+    __slots__ = ("_owners", "_root")
 
-    def __init__(self, rules: Iterable[MergedRule] = (), *, root_namespace: str = "") -> None:
-        self.rules: Final = tuple(rules)
+    def __init__(
+        self, owners: Mapping[str, _Owner] = FrozenDict(), *, root_namespace: str = ""
+    ) -> None:
+        """`owners` are the rules of each namespace that has any."""
+        self._owners: Final = owners
         self._root: Final = root_namespace
-        local: dict[str, list[MergedRule]] = {}
-        exported: dict[str, list[MergedRule]] = {}
-        for rule in self.rules:
-            owner = rule.namespace
-            if visible(rule.export_to, owner, owner):
-                local.setdefault(owner, []).append(rule)
-            if not _is_private(rule):
-                exported.setdefault(owner, []).append(rule)
-        self._local: Final = {key: _Hosts(found) for key, found in local.items()}
-        self._exported: Final = {key: _Hosts(found) for key, found in exported.items()}
-        # In the root namespace live rules for everybody; only its private rules speak for its
-        # own proxies before the rules of a service's namespace do.
-        self._root_local: Final = _Hosts(
-            [rule for rule in local.get(root_namespace, ()) if _is_private(rule)]
-        )
 
     @classmethod
     def build(
         cls, rules: Iterable[DestinationRule], mesh: MeshConfig, domain: str = "cluster.local"
     ) -> DestinationRules:
         """Return the index of these rules, whatever their order."""
-        merged: dict[tuple[str, Host], list[MergedRule]] = {}
-        for rule in sorted(rules, key=by_age):
-            if rule.spec.workload_selector is not None:
+        ordered = sorted(rules, key=by_age)
+        return cls().replaced(ordered, ordered, mesh, domain)
+
+    def replaced(
+        self,
+        moved: Iterable[DestinationRule],
+        rules: Iterable[DestinationRule],
+        mesh: MeshConfig,
+        domain: str,
+    ) -> DestinationRules:
+        """Return the index of `rules`, oldest first; `moved` are those that went and that came.
+
+        The others are those that this is made of, with the same mesh and domain.
+        """
+        found: dict[str, dict[Host, list[MergedRule]]] = {}
+        for rule in moved:
+            found.setdefault(rule.metadata.namespace, {})[_host(rule, domain)] = []
+        for rule in rules:
+            hosts = found.get(rule.metadata.namespace)
+            if hosts is None or rule.spec.workload_selector is not None:
                 continue
-            one = _single(rule, mesh=mesh, domain=domain)
-            _merge(merged.setdefault((one.namespace, one.host), []), one)
-        return cls(
-            (rule for found in merged.values() for rule in found),
-            root_namespace=mesh.root_namespace,
+            host = _host(rule, domain)
+            if host in hosts:
+                _merge(hosts[host], _single(rule, host, mesh))
+        owners = dict(self._owners)
+        for namespace, hosts in found.items():
+            owner = owners.pop(namespace, _NO_RULES)
+            by_host = {**owner.by_host, **{host: tuple(merged) for host, merged in hosts.items()}}
+            left = {host: merged for host, merged in by_host.items() if merged}
+            if left:
+                owners[namespace] = _Owner(namespace, left)
+        return DestinationRules(owners, root_namespace=mesh.root_namespace)
+
+    @property
+    def rules(self) -> tuple[MergedRule, ...]:
+        """All rules, by namespace and host."""
+        return tuple(
+            rule
+            for _, owner in sorted(self._owners.items())
+            for _, merged in sorted(owner.by_host.items())
+            for rule in merged
         )
+
+    def changed_hosts(self, before: DestinationRules) -> frozenset[Host] | None:
+        """Return the hosts for which a client may follow another rule than it did before.
+
+        None when one of them is a wildcard: it may concern any host.
+        """
+        if self is before:
+            return frozenset()
+        hosts: set[Host] = set()
+        mine, theirs = self._owners, before._owners
+        for namespace in changed_keys(theirs, mine):
+            old, new = (owners.get(namespace, _NO_RULES) for owners in (theirs, mine))
+            hosts |= changed_keys(old.by_host, new.by_host)
+        same_root = self._root == before._root or not mine or not theirs
+        return frozenset(hosts) if same_root and not any(map(is_wildcard, hosts)) else None
+
+    def hashes_like(self, before: DestinationRules) -> bool:
+        """Whether surely every client chooses endpoints by the same hashes as it did before."""
+        hosts = self.changed_hosts(before)
+        return hosts is not None and not any(
+            map(_hashes, itertools.chain(before._all_for(hosts), self._all_for(hosts)))
+        )
+
+    def _all_for(self, hosts: frozenset[Host]) -> Iterator[MergedRule]:
+        """Yield every rule that covers one of these hosts, whoever follows it."""
+        for owner in self._owners.values():
+            for pattern, rules in owner.by_host.items():
+                if pattern in hosts or (
+                    is_wildcard(pattern) and any(host_covers(pattern, host) for host in hosts)
+                ):
+                    yield from rules
 
     def lookup(
         self,
@@ -115,35 +168,33 @@ class DestinationRules:
         exact host before the longest wildcard. Source: Istio's PushContext.destinationRule.
         `client_labels` decide nothing as long as rules with a workloadSelector take no part.
         """
-        if not self.rules:
+        owners = self._owners
+        if not owners:
             return None
-        if client_namespace != self._root:
-            mine = self._local.get(client_namespace)
-            found = mine.find(host) if mine is not None else None
-        else:
-            found = self._root_local.find(host)
-        if found:
-            return found[0]
-        for owner in (service_namespace, self._root):
-            theirs = self._exported.get(owner)
+        mine = owners.get(client_namespace)
+        if mine is not None:
+            # In the root namespace live rules for everybody; only its private rules speak for its
+            # own proxies before the rules of a service's namespace do.
+            found = (mine.private if client_namespace == self._root else mine.local).find(host)
+            if found:
+                return found[0]
+        for namespace in (service_namespace, self._root):
+            theirs = owners.get(namespace)
             if theirs is None:
                 continue
-            for rule in theirs.find(host):
-                if visible(rule.export_to, owner, client_namespace):
+            for rule in theirs.exported.find(host):
+                if visible(rule.export_to, namespace, client_namespace):
                     return rule
         return None
 
 
 class _Hosts:
-    """The rules of one namespace by host."""
+    """Rules of one namespace by host."""
 
     __slots__ = ("_exact", "_wildcards")
 
-    def __init__(self, rules: Iterable[MergedRule]) -> None:
-        exact: dict[str, tuple[MergedRule, ...]] = {}
-        for rule in rules:
-            exact[rule.host] = (*exact.get(rule.host, ()), rule)
-        self._exact: Final[Mapping[str, tuple[MergedRule, ...]]] = exact
+    def __init__(self, exact: Mapping[Any, tuple[MergedRule, ...]]) -> None:
+        self._exact: Final = exact  # asked for any text that may be a host
         self._wildcards: Final = tuple(sorted(filter(is_wildcard, exact), key=specificity))
 
     def find(self, host: str) -> tuple[MergedRule, ...]:
@@ -155,6 +206,36 @@ class _Hosts:
             if host_covers(pattern, host):
                 return self._exact[pattern]
         return ()
+
+
+class _Owner:
+    """The rules of one namespace: all by host, and those for its own clients and for others."""
+
+    __slots__ = ("by_host", "exported", "local", "private")
+
+    def __init__(self, namespace: str, by_host: Mapping[Host, tuple[MergedRule, ...]]) -> None:
+        self.by_host: Final = by_host
+        whole = _Hosts(by_host)
+
+        def only(wanted: Callable[[MergedRule], bool]) -> _Hosts:
+            found: dict[Host, tuple[MergedRule, ...]] = {}
+            same = True
+            for host, rules in by_host.items():
+                chosen = tuple(filter(wanted, rules))
+                same = same and len(chosen) == len(rules)
+                if chosen:
+                    found[host] = chosen
+            return whole if same else _Hosts(found)
+
+        def is_local(rule: MergedRule) -> bool:
+            return visible(rule.export_to, namespace, namespace)
+
+        self.local: Final = only(is_local)
+        self.exported: Final = only(lambda rule: not _is_private(rule))
+        self.private: Final = only(lambda rule: is_local(rule) and _is_private(rule))
+
+
+_NO_RULES: Final = _Owner("", {})
 
 
 def port_policy(policy: TrafficPolicy | None, port: int) -> TrafficPolicy:
@@ -229,13 +310,17 @@ def _replaced(policy: TrafficPolicy, own: PortTrafficPolicy) -> TrafficPolicy:
     )
 
 
-def _single(rule: DestinationRule, *, mesh: MeshConfig, domain: str) -> MergedRule:
+def _host(rule: DestinationRule, domain: str) -> Host:
+    return resolve_host(rule.spec.host, rule.metadata.namespace, domain)
+
+
+def _single(rule: DestinationRule, host: Host, mesh: MeshConfig) -> MergedRule:
     spec, ref = rule.spec, rule.ref
     named: dict[str, tuple[Subset, SubsetOrigin]] = {}
     for index, subset in enumerate(spec.subsets):
         named.setdefault(subset.name, (subset, SubsetOrigin(ref, _subset_field(index))))
     return MergedRule(
-        host=resolve_host(spec.host, rule.metadata.namespace, domain),
+        host=host,
         namespace=rule.metadata.namespace,
         export_to=spec.export_to or mesh.default_destination_rule_export_to,
         refs=(ref,),
@@ -283,6 +368,19 @@ def _joined(older: MergedRule, newer: MergedRule) -> MergedRule:
         subsets=(*older.subsets, *(subset for subset, _ in added)),
         subset_origins=(*older.subset_origins, *(origin for _, origin in added)),
     )
+
+
+def _hashes(rule: MergedRule) -> bool:
+    """Whether a rule says anywhere that endpoints are chosen by a hash."""
+    policies = (rule.traffic_policy, *(subset.traffic_policy for subset in rule.subsets))
+    balancers = (
+        part.load_balancer for policy in policies if policy is not None for part in _parts(policy)
+    )
+    return any(found is not None and found.consistent_hash is not None for found in balancers)
+
+
+def _parts(policy: TrafficPolicy) -> tuple[TrafficPolicy | PortTrafficPolicy, ...]:
+    return (policy, *policy.port_level_settings)
 
 
 def _is_private(rule: MergedRule) -> bool:

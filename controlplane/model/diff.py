@@ -75,6 +75,17 @@ def diff(old: Snapshot, new: Snapshot) -> Change:
     )
 
 
+def changed_hosts(old: Snapshot, new: Snapshot) -> frozenset[Host] | None:
+    """Return the hosts whose service, endpoints or DestinationRules differ, None for any host."""
+    hosts = new.rules.changed_hosts(old.rules)
+    if hosts is None:
+        return None
+    return hosts.union(
+        changed_keys(old.service_by_host, new.service_by_host),
+        changed_keys(old.endpoints, new.endpoints),
+    )
+
+
 def moved_between(old: Snapshot, new: Snapshot, hosts: Iterable[Host]) -> frozenset[str]:
     """Return the addresses at which the endpoints of these hosts end in one snapshot alone."""
     if old.targets is new.targets:

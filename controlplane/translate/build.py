@@ -82,7 +82,7 @@ class Generator:
         self._results: dict[ProxyClass, _ClassResults] = {}
         self._noticed: dict[ProxyClass, _Noticed] = {}
         self._sights = Sights(EMPTY)
-        self._outbound = self._outbound_of(EMPTY)
+        self._outbound = self._outbound_of(EMPTY, None)
         self._service_hosts: dict[OutboundClass, ServiceHosts] = {}
         self._shared = Shared()
 
@@ -188,13 +188,14 @@ class Generator:
                 if made.resource is not None:
                     yield made.resource
 
-    def _outbound_of(self, snapshot: Snapshot) -> Outbound:
+    def _outbound_of(self, snapshot: Snapshot, former: Outbound | None) -> Outbound:
         return Outbound(
             snapshot,
             self._sights,
             make_cluster=self._cluster,
             make_listener=self._listener,
             make_load_assignment=self._load_assignment,
+            former=former,
         )
 
     def _join(self, value: RouteInput) -> Translated:
@@ -216,9 +217,11 @@ class Generator:
 
     def _enter(self, snapshot: Snapshot) -> None:
         if snapshot is not self._snapshot:
-            if snapshot.services is not self._snapshot.services or (
-                snapshot.rules is not self._snapshot.rules
-                or snapshot.mesh is not self._snapshot.mesh
+            before = self._snapshot
+            if (
+                snapshot.services is not before.services
+                or snapshot.mesh is not before.mesh
+                or not snapshot.rules.hashes_like(before.rules)
             ):
                 self._shared = Shared()  # what is shared from now on is not the same
             self._snapshot = snapshot
@@ -228,7 +231,7 @@ class Generator:
             if not self._sights.fit(snapshot):
                 self._sights = Sights(snapshot)
             if not self._outbound.fits(snapshot):
-                self._outbound = self._outbound_of(snapshot)
+                self._outbound = self._outbound_of(snapshot, self._outbound)
             self._service_hosts = {
                 cls: hosts for cls, hosts in self._service_hosts.items() if hosts.is_of(snapshot)
             }

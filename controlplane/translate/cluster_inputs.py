@@ -8,7 +8,7 @@ cluster's own bytes do (DNS clusters), or every endpoint change would rebuild cl
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from controlplane.model.base import Duration, Model
@@ -153,10 +153,19 @@ def outbound_cluster_inputs(snapshot: Snapshot, cls: OutboundClass) -> tuple[Clu
     For each visible service, in the order of the snapshot, each port's cluster and then its
     subsets; then BlackHoleCluster and, for sidecars, PassthroughCluster.
     """
+    return (
+        *service_cluster_inputs(snapshot, cls, snapshot.services),
+        *fixed_cluster_inputs(snapshot, cls),
+    )
+
+
+def service_cluster_inputs(
+    snapshot: Snapshot, cls: OutboundClass, services: Iterable[Service]
+) -> Iterator[ServiceClusterInput]:
+    """Yield the clusters of those of some services that a class sees."""
     mesh = snapshot.mesh
     settings = cluster_settings(mesh, cls, stat_name=mesh.outbound_cluster_stat_name)
-    inputs: list[ClusterInput] = []
-    for service in snapshot.services:
+    for service in services:
         export_to = service.export_to or mesh.default_service_export_to
         if service.resolution is Resolution.ALIAS or not visible(
             export_to, service.namespace, cls.namespace
@@ -168,11 +177,16 @@ def outbound_cluster_inputs(snapshot: Snapshot, cls: OutboundClass) -> tuple[Clu
         maker = _Maker(snapshot, cls, service=service, rule=rule, settings=settings)
         for port in service.ports:
             if port.protocol is not Protocol.UDP:
-                inputs.extend(maker.clusters(port))
-    inputs.append(FixedClusterInput(name=BLACK_HOLE_CLUSTER, settings=settings))
+                yield from maker.clusters(port)
+
+
+def fixed_cluster_inputs(snapshot: Snapshot, cls: OutboundClass) -> Iterator[FixedClusterInput]:
+    """Yield the clusters of a class that belong to no service."""
+    mesh = snapshot.mesh
+    settings = cluster_settings(mesh, cls, stat_name=mesh.outbound_cluster_stat_name)
+    yield FixedClusterInput(name=BLACK_HOLE_CLUSTER, settings=settings)
     if settings.sidecar:
-        inputs.append(FixedClusterInput(name=PASSTHROUGH_CLUSTER, settings=settings))
-    return tuple(inputs)
+        yield FixedClusterInput(name=PASSTHROUGH_CLUSTER, settings=settings)
 
 
 class _Maker:

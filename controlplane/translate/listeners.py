@@ -29,6 +29,7 @@ from controlplane.translate.outbound_listeners import (
 )
 from controlplane.translate.outbound_plan import (
     http_proxy_listener,
+    listen_alike,
     outbound_plan,
     unlistened_ports,
 )
@@ -39,6 +40,15 @@ from controlplane.translate.virtual_listeners import (
     build_virtual_outbound,
     virtual_outbound_input,
 )
+
+__all__ = [
+    "ListenerInput",
+    "build_listener",
+    "inbound_listener_inputs",
+    "listen_alike",
+    "outbound_conflicts",
+    "outbound_listener_inputs",
+]
 
 ListenerInput = (
     OutboundListenerInput | VirtualOutboundInput | VirtualInboundInput | GatewayListenerInput

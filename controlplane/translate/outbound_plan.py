@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from msgspec import structs
+
+from controlplane.model.base import NO_LABELS
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.matching import visible
 from controlplane.model.names import listener_name, outbound_cluster
@@ -101,6 +104,24 @@ def unlistened_ports(snapshot: Snapshot, cls: OutboundClass) -> Iterator[Diagnos
                 ref=claim.service.ref,
                 field=claim.field,
             )
+
+
+def listen_alike(old: Service | None, new: Service | None) -> bool:
+    """Whether two states of a service, which may be absent, surely give the same listeners.
+
+    Those of services that are not all HTTP may also depend on endpoints and DestinationRules.
+    """
+    if old is None or new is None:
+        return old is new
+    return _listened(old) == _listened(new) and all(
+        port.protocol.is_http or port.protocol is Protocol.UDP for port in new.ports
+    )
+
+
+def _listened(service: Service) -> Service:
+    """Return a service without what no listener reads."""
+    ports = tuple(structs.replace(port, target_port=0) for port in service.ports)
+    return structs.replace(service, labels=NO_LABELS, selector=None, ports=ports)
 
 
 def http_proxy_listener(snapshot: Snapshot, cls: OutboundClass) -> OutboundListenerInput | None:

@@ -149,15 +149,8 @@ class ServiceHosts:
         """
         self.alike: Final = cls.namespace if alike is None else alike
         self.shared: Final = shared if shared is not None else Shared()
-        # Without its other parts, so that they are neither read nor kept.
-        self._snapshot: Final = Snapshot(
-            mesh=snapshot.mesh,
-            services=snapshot.services,
-            service_by_host=snapshot.service_by_host,
-            rules=snapshot.rules,
-        )
         self._cls: Final = cls
-        self._destinations: Final = Destinations(self._snapshot, cls)
+        self._read(snapshot)
         self._defaults: Final[dict[int, Defaults | None]] = {}
         self._former: dict[int, Defaults | None] = {}
         self.routed: Final[dict[int, Any]] = {}
@@ -179,9 +172,29 @@ class ServiceHosts:
         )
 
     def fits(self, snapshot: Snapshot) -> bool:
-        """Whether another snapshot has the same in everything that is read here."""
+        """Whether another snapshot has the same in everything that is read here.
+
+        It is what is read from then on.
+        """
         mine = self._snapshot
-        return self.is_of(snapshot) and snapshot.rules is mine.rules and snapshot.mesh is mine.mesh
+        fits = (
+            self.is_of(snapshot)
+            and snapshot.mesh is mine.mesh
+            and snapshot.rules.hashes_like(mine.rules)
+        )
+        if fits and snapshot.rules is not mine.rules:
+            self._read(snapshot)
+        return fits
+
+    def _read(self, snapshot: Snapshot) -> None:
+        # Without its other parts, so that they are neither read nor kept.
+        self._snapshot = Snapshot(
+            mesh=snapshot.mesh,
+            services=snapshot.services,
+            service_by_host=snapshot.service_by_host,
+            rules=snapshot.rules,
+        )
+        self._destinations = Destinations(self._snapshot, self._cls)
 
     @cached_property
     def _seen(self) -> Seen:

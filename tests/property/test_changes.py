@@ -1,0 +1,269 @@
+"""Whatever changes, and in whatever order, all is as if it had been made of what there is now.
+
+Snapshots, classes and resources follow changes step by step, each by a short way of its own. Here
+they are compared with those that are made from nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controlplane.model.assemble import Assembler, make_snapshot
+from controlplane.model.diff import diff
+from controlplane.model.mesh import MeshConfig
+from controlplane.model.meta import Object, ObjectRef, Record
+from controlplane.model.proxy import Proxy, make_proxy
+from controlplane.model.snapshot import Snapshot
+from controlplane.translate.build import Generator
+from tests.golden.support import make_object
+
+SOAK = int(os.environ.get("PYLOT_SOAK", "1"))
+NAMESPACES = ("one", "two", "istio-system")
+DOMAIN = "svc.cluster.local"
+
+
+def kubernetes(kind: str, name: str, namespace: str, spec: Any, **meta: Any) -> Object:
+    metadata = {"name": name, "namespace": namespace, **meta}
+    return make_object({"kind": kind, "metadata": metadata, "spec": spec})
+
+
+def service(
+    name: str, namespace: str, *, port: int = 80, named: str = "http", address: str = "10.0.0.1",
+    export: str = "", label: str = "", target: int = 8080, outside: str = "", selects: str = "",
+) -> Object:  # fmt: skip
+    spec: dict[str, Any] = {
+        "clusterIP": address,
+        "selector": {"app": selects or name},
+        "ports": [{"name": named, "port": port, "targetPort": target}],
+    }
+    if outside:
+        spec = {"type": "ExternalName", "externalName": outside, "ports": spec["ports"]}
+    annotations = {"networking.istio.io/exportTo": export} if export else {}
+    labels = {"label": label} if label else {}
+    return kubernetes("Service", name, namespace, spec, annotations=annotations, labels=labels)
+
+
+def endpoints(name: str, namespace: str, addresses: tuple[str, ...]) -> Object:
+    return make_object(
+        {
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": f"{name}-1",
+                "namespace": namespace,
+                "labels": {"kubernetes.io/service-name": name},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8080}],
+            "endpoints": [
+                {"addresses": [address], "conditions": {"ready": True}, "zone": f"zone-{number}"}
+                for number, address in enumerate(addresses)
+            ],
+        }
+    )
+
+
+# Many that nothing happens to, or everything would be made again.
+QUIET = tuple(
+    item
+    for number in range(40)
+    for item in (
+        service(f"quiet-{number}", NAMESPACES[number % 2], address=f"10.1.0.{number}",
+                named="tcp" if number == 7 else "http"),
+        endpoints(f"quiet-{number}", NAMESPACES[number % 2], (f"10.2.0.{number}",)),
+    )
+)  # fmt: skip
+HOSTS = (
+    f"a.one.{DOMAIN}",
+    f"a.two.{DOMAIN}",
+    f"quiet-1.two.{DOMAIN}",
+    f"quiet-7.two.{DOMAIN}",
+    "out.example.com",
+)
+MORE_HOSTS = (*HOSTS, *HOSTS, "a", "quiet-2", f"*.one.{DOMAIN}", "*.example.com", "*")
+POLICIES = (
+    None,
+    {"connectionPool": {"tcp": {"maxConnections": 7}}},
+    {"loadBalancer": {"consistentHash": {"httpHeaderName": "user"}}},
+    {"loadBalancer": {"simple": "PASSTHROUGH"}},
+    {"tls": {"mode": "ISTIO_MUTUAL"}, "outlierDetection": {"consecutive5xxErrors": 3}},
+    {"loadBalancer": {"localityLbSetting": {"enabled": True}}, "outlierDetection": {}},
+    {"portLevelSettings": [{"port": {"number": 80}, "tls": {"mode": "DISABLE"}}]},
+)
+MESHES = (MeshConfig(), MeshConfig(default_destination_rule_export_to=(".",)))
+
+
+def rule(number: int, host: str, policy: Any, *, subset: Any, export: str, created: str) -> Object:
+    spec: dict[str, Any] = {"host": host, "exportTo": [export]}
+    if policy is not None:
+        spec["trafficPolicy"] = policy
+    if subset is not None:
+        spec["subsets"] = [{"name": "v1", "labels": {"version": "v1"}, "trafficPolicy": subset}]
+    meta = {"creationTimestamp": created} if created else {}
+    return kubernetes("DestinationRule", f"rule-{number}", NAMESPACES[number % 3], spec, **meta)
+
+
+def route(number: int, host: str, to: str, subset: str) -> Object:
+    destination = {"host": to, **({"subset": subset} if subset else {})}
+    spec = {"hosts": [host], "http": [{"route": [{"destination": destination}]}]}
+    return kubernetes("VirtualService", f"route-{number}", NAMESPACES[number % 3], spec)
+
+
+def entry(name: str, host: str, resolution: str, port: int, address: str) -> Object:
+    spec = {
+        "hosts": [host],
+        "resolution": resolution,
+        "ports": [{"number": port, "name": "http", "protocol": "HTTP"}],
+        **({} if resolution == "NONE" else {"endpoints": [{"address": address}]}),
+    }
+    return kubernetes("ServiceEntry", name, "one", spec)
+
+
+rules = st.builds(
+    rule,
+    st.integers(0, 3),
+    st.sampled_from(MORE_HOSTS),
+    st.sampled_from(POLICIES),
+    subset=st.sampled_from((None, {}, *POLICIES[1:3])),
+    export=st.sampled_from(("*", "*", ".", "two", "~")),
+    created=st.sampled_from(("", "2024-01-01T00:00:00Z")),
+)
+routes = st.builds(
+    route,
+    st.integers(0, 3),
+    st.sampled_from(MORE_HOSTS),
+    st.sampled_from(HOSTS),
+    st.sampled_from(("", "v1")),
+)
+services = st.builds(
+    service,
+    st.sampled_from(("a", "a", "quiet-7")),
+    st.sampled_from(NAMESPACES[:2]),
+    port=st.sampled_from((80, 81)),
+    named=st.sampled_from(("http", "grpc", "tcp", "other")),
+    address=st.sampled_from(("10.0.0.1", "10.0.0.2", "10.1.0.5", "None")),
+    export=st.sampled_from(("", "", ".", "two")),
+    label=st.sampled_from(("", "x")),
+    target=st.sampled_from((8080, 8081)),
+    outside=st.sampled_from(("", "", "", f"quiet-1.two.{DOMAIN}")),
+    selects=st.sampled_from(("", "client")),
+)
+slices = st.builds(
+    endpoints,
+    st.sampled_from(("a", "a", "quiet-7")),
+    st.sampled_from(NAMESPACES[:2]),
+    st.sampled_from(((), ("172.16.0.1",), ("172.16.0.9", "10.3.0.1"))),
+)
+entries = st.builds(
+    entry,
+    st.sampled_from(("first", "first", "second")),
+    st.sampled_from(("out.example.com", "*.example.com")),
+    st.sampled_from(("DNS", "STATIC", "NONE")),
+    st.sampled_from((80, 443)),
+    st.sampled_from(("192.0.2.1", "192.0.2.2")),
+)
+objects = st.sampled_from((rules, rules, services, services, routes, slices, entries)).flatmap(
+    lambda kind: kind
+)
+
+
+def proxy(name: str, address: str, namespace: str, **metadata: Any) -> Proxy:
+    kind = "router" if name == "gate" else "sidecar"
+    return make_proxy(
+        f"{kind}~{address}~{name}.{namespace}~{namespace}.{DOMAIN}",
+        {"NAMESPACE": namespace, "LABELS": {"app": name}, **metadata},
+        locality="zone-0//",
+    )
+
+
+PROXIES = (
+    proxy("client", "172.16.0.1", "one"),
+    proxy("client", "172.16.0.2", "two", ISTIO_VERSION="1.27.0"),
+    proxy("quiet-2", "10.2.0.2", "one", HTTP_PROXY_PORT="3128"),
+    proxy("root", "172.16.0.4", "istio-system"),
+    proxy("captured-by-nobody", "172.16.0.5", "elsewhere", INTERCEPTION_MODE="NONE"),
+    proxy("gate", "172.16.0.9", "one"),
+)
+
+
+def everything(generator: Generator, snapshot: Snapshot, who: Proxy) -> dict[str, Any]:
+    """Return what a proxy gets: its class, its resources in their order, and what was noticed."""
+    cls = generator.classify(who, snapshot)
+    clusters = generator.clusters(snapshot, cls)
+    listeners = generator.listeners(snapshot, cls)
+    names = sorted({name for listener in listeners for name in listener.routes})
+    asked = (*(item.eds_name for item in clusters if item.eds_name), "outbound|80|v9|a.one")
+    assignments = generator.load_assignments(snapshot, cls, asked)
+    routes = [generator.route(snapshot, cls, name) for name in names]
+    made = (*clusters, *listeners, *assignments, *routes, generator.name_table(snapshot, cls))
+    return {
+        "class": cls,
+        "resources": [(item.type.name, item.name, item.body) for item in made],
+        "origins": [item.origins for item in made],
+        "diagnostics": generator.diagnostics(snapshot, cls),
+    }
+
+
+def said(snapshot: Snapshot) -> dict[str, Any]:
+    """Return a snapshot as values."""
+    found = {field: getattr(snapshot, field) for field in snapshot.__struct_fields__}
+    followed = {
+        (host, client, owner): snapshot.rules.lookup(
+            host, client_namespace=client, service_namespace=owner
+        )
+        for host in (*HOSTS, "x.example.com", "elsewhere.org")
+        for client in (*NAMESPACES, "elsewhere")
+        for owner in (*NAMESPACES, "")
+    }
+    return {
+        **found,
+        "rules": (snapshot.rules.rules, followed),
+        "routing": snapshot.routing.rules,
+    }
+
+
+steps = st.tuples(
+    st.lists(objects, max_size=2, unique_by=lambda item: item.ref),
+    st.lists(st.integers(0, 5), max_size=2),  # which of the others go
+    st.sampled_from((0,) * 15 + (1,)),  # the mesh
+    st.sets(st.sampled_from(range(len(PROXIES))), max_size=2),  # who asks
+)
+
+
+@settings(max_examples=60 * SOAK, deadline=None)
+@given(
+    st.lists(objects, max_size=6, unique_by=lambda item: item.ref),
+    st.lists(steps, min_size=2, max_size=6),
+)
+def test_what_follows_changes_is_what_would_be_made_from_nothing(
+    first: list[Object], changes: list[tuple[list[Object], list[int], int, set[int]]]
+) -> None:
+    held: dict[ObjectRef, Object] = {item.ref: item for item in first}
+    assembler, generator = Assembler(), Generator()
+    assembler.apply([Record.of(item) for item in (*QUIET, *first)])
+    snapshot = assembler.snapshot()
+    for who in PROXIES:
+        everything(generator, snapshot, who)
+    for number, (came, positions, mesh, asking) in enumerate(changes):
+        removals = [list(held)[at] for at in positions if at < len(held)]
+        gone = set(removals) - {item.ref for item in came}
+        held = {ref: item for ref, item in held.items() if ref not in gone}
+        held |= {item.ref: item for item in came}
+        assembler.apply([Record.of(item) for item in came], gone)
+        restored = [item for item in QUIET if item.ref in gone]
+        assembler.apply([Record.of(item) for item in restored])
+        assembler.set_mesh(MESHES[mesh])
+        before, snapshot = snapshot, assembler.snapshot()
+        wanted = {**{item.ref: item for item in QUIET}, **held}
+        alone = make_snapshot(wanted.values(), mesh=MESHES[mesh])
+        assert said(snapshot) == said(alone)
+        if not diff(before, snapshot):
+            assert snapshot.rules is before.rules
+        last = number == len(changes) - 1
+        for at, who in enumerate(PROXIES):
+            # What nobody asked of one snapshot cannot be taken over by the next.
+            if last or at in asking:
+                assert everything(generator, snapshot, who) == everything(Generator(), alone, who)
