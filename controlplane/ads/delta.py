@@ -52,6 +52,7 @@ class DeltaSession(Session):
             return self._unserved(request)
         if len(request.subscribe) + len(request.unsubscribe) + len(request.initial) > MAX_NAMES:
             return Close(Status.INVALID_ARGUMENT, "too many resource names in one request")
+        calm, self._calm = self._calm, False
         watch = self.watches.get(info.kind)
         if watch is None:
             self._subscribe(info, request, now)
@@ -59,6 +60,7 @@ class DeltaSession(Session):
         if request.nonce:
             self._answer(watch, request, now)
         self._resubscribe(watch, request)
+        self._calm = calm and not watch.dirty and request.error is None
         return READY
 
     def take(self, now: float) -> Send | None:

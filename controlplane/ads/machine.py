@@ -73,6 +73,10 @@ class Session:
         self.returning: Final = Returning()
         self.watches: dict[ResourceType, Watch] = {}
         self._rejected = False  # whether it did, since `rejects` was last false
+        # Whether no watch but `_stirred` has anything to do or waits for a time. Most streams are
+        # told of one type after the other, and the rest of them need not be looked at.
+        self._calm = False
+        self._stirred: Watch | None = None
         self.freed = False  # whether an answer freed a resource that others were spared
         self.recorded: list[Rejection] = []  # rejections since somebody last looked
 
@@ -98,17 +102,29 @@ class Session:
                 watch.dirty = True
                 watch.push = view.push
                 give_another_chance(watch)
-            changed = changed or watch.dirty
+            if watch.dirty:
+                changed = True
+                self._calm = self._calm and (self._stirred is None or self._stirred is watch)
+                self._stirred = watch
         return changed
 
     def on_rejections(self) -> bool:
         """Look again because a rejection was lifted or added; return whether to `take`."""
+        self._calm = False
         for watch in self.watches.values():
             watch.dirty = True
         return bool(self.watches)
 
     def take(self, now: float) -> Send | None:
         """Return the next response, None when there is nothing to send at the moment."""
+        stirred = self._stirred
+        if self._calm and (stirred is None or stirred.info is not CDS):
+            if stirred is None:
+                return None
+            send = self._next(stirred, now)
+            self._calm, self._stirred = stirred.hold_until is None, None
+            return send
+        self._calm = False
         self._give_up_waiting(now)
         for info in TYPES:
             watch = self.watches.get(info.kind)
@@ -126,6 +142,8 @@ class Session:
     @property
     def idle(self) -> bool:
         """Whether `take` would find nothing and nothing waits for a time."""
+        if self._calm:
+            return self._stirred is None
         if self._adding:
             return False
         for watch in self.watches.values():
@@ -136,6 +154,7 @@ class Session:
                 or (watch.unanswered and watch.info is CDS)
             ):
                 return False
+        self._calm, self._stirred = True, None
         return True
 
     @property

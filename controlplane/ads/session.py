@@ -44,6 +44,7 @@ class SotwSession(Session):
             return NOTHING
         if len(request.names) > MAX_NAMES:
             return Close(Status.INVALID_ARGUMENT, f"{len(request.names)} resource names at once")
+        calm, self._calm = self._calm, False
         watch = self.watches.get(info.kind)
         if watch is None:
             return self._subscribe(info, request, now)
@@ -58,6 +59,7 @@ class SotwSession(Session):
                 return NOTHING
             self._answer(watch, request, now)
         self._resubscribe(watch, request)
+        self._calm = calm and not watch.dirty and request.error is None
         return READY
 
     def _subscribe(self, info: TypeInfo, request: Request, now: float) -> Effect:
