@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import typer
 
+_NAMED = 3  # names in one sentence
 Format = Literal["short", "json", "yaml"]
 _COLOURS = {
     "SYNCED": "green",
@@ -61,3 +62,9 @@ def _styled(cell: str, width: int, *, bold: bool) -> str:
         return typer.style(padded, bold=True)
     colour = _COLOURS.get(cell)
     return typer.style(padded, fg=colour) if colour else padded
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Return the first names and how many more there are, as part of a sentence."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

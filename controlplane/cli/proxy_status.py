@@ -6,14 +6,14 @@ understands an istiod's answer as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final
 
 import typer
 
 from controlplane.cli.control_plane import DEFAULT_CONTROL_PLANE
 from controlplane.cli.control_plane_flags import ControlPlaneUrl, DebugTokenFile
-from controlplane.cli.output import Format, print_data, print_table
+from controlplane.cli.output import Format, print_data, print_table, some_of
 
 COLUMNS: Final = ("NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "NDS", "ISTIOD", "VERSION")
 DETAIL_COLUMNS: Final = ("TYPE", "STATUS", "VERSION SENT", "VERSION ACKED", "SENT", "LAST ERROR")
@@ -60,9 +60,8 @@ def proxy_status(
         typer.echo("No proxies are connected.")
         return
     print_table(COLUMNS, (_row(status, control_plane) for status in statuses))
-    for status in statuses:
-        for line in rejection_lines(status):
-            typer.echo(line)
+    for line in rejection_lines(statuses):
+        typer.echo(line)
 
 
 def _row(status: Status, control_plane: str) -> tuple[str, ...]:
@@ -89,15 +88,21 @@ def state(status: Status, short: str) -> str:
     return "SYNCED" if sent == acked else "STALE"
 
 
-def rejection_lines(status: Status) -> Iterator[str]:
-    """Yield a line per resource that the proxy rejected, naming the objects that made it."""
-    for rejection in status.get("rejections", ()):
-        objects = ", ".join(rejection.get("objects", ())) or "no object of the configuration"
-        message = " ".join(str(rejection.get("message", "")).split())
-        yield (
-            f"REJECTED by {status.get('proxy', '')}: {rejection.get('type', '')} "
-            f"{rejection.get('resource', '')} made by {objects}: {message}"
-        )
+def rejection_lines(statuses: Iterable[Status]) -> Iterator[str]:
+    """Yield a line per resource that was rejected, naming the objects that made it.
+
+    Proxies that say the same of it are in one line.
+    """
+    found: dict[str, list[str]] = {}
+    for status in statuses:
+        for rejection in status.get("rejections", ()):
+            objects = ", ".join(rejection.get("objects", ())) or "no object of the configuration"
+            message = " ".join(str(rejection.get("message", "")).split())
+            resource = f"{rejection.get('type', '')} {rejection.get('resource', '')}"
+            proxies = found.setdefault(f"{resource} made by {objects}: {message}", [])
+            proxies.append(str(status.get("proxy", "")))
+    for said, proxies in found.items():
+        yield f"REJECTED by {some_of(proxies)}: {said}"
 
 
 def _detail(status: Status) -> None:
@@ -109,7 +114,7 @@ def _detail(status: Status) -> None:
     typer.echo(f"Protocol:  {'delta' if status.get('delta') else 'state of the world'}")
     typer.echo()
     print_table(DETAIL_COLUMNS, _detail_rows(status))
-    for line in rejection_lines(status):
+    for line in rejection_lines([status]):
         typer.echo(line)
 
 

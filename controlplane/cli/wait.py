@@ -14,6 +14,7 @@ import typer
 
 from controlplane.cli.control_plane import DEFAULT_CONTROL_PLANE
 from controlplane.cli.control_plane_flags import ControlPlaneUrl, DebugTokenFile
+from controlplane.cli.output import some_of
 
 PAUSE: Final = 0.2  # seconds between two looks
 _NAMED: Final = 10  # proxies in one message
@@ -52,7 +53,7 @@ def wait(
     trouble = ""
     while True:
         if status:
-            rejected = [line for proxy in status["proxies"] for line in rejection_lines(proxy)]
+            rejected = rejection_lines(status["proxies"])
             if rejected and status["current"]:
                 _fail(f"{status['object']} was rejected:", rejected)
             if is_done(status):
@@ -77,13 +78,15 @@ def is_done(status: Status) -> bool:
     )
 
 
-def rejection_lines(proxy: Status) -> list[str]:
-    """Return a line for each resource that a proxy rejected."""
-    return [
-        f"{proxy['proxy']}: {rejection['type']} {rejection['resource']}: "
-        + " ".join(str(rejection["message"]).split())
-        for rejection in proxy["rejections"]
-    ]
+def rejection_lines(proxies: Iterable[Status]) -> list[str]:
+    """Return a line for each resource that was rejected; who says the same of it is in one."""
+    found: dict[str, list[str]] = {}
+    for proxy in proxies:
+        for rejection in proxy["rejections"]:
+            message = " ".join(str(rejection["message"]).split())
+            said = f"{rejection['type']} {rejection['resource']}: {message}"
+            found.setdefault(said, []).append(str(proxy["proxy"]))
+    return [f"{some_of(names)}: {said}" for said, names in found.items()]
 
 
 def reason_lines(status: Status) -> list[str]:
@@ -101,7 +104,7 @@ def reason_lines(status: Status) -> list[str]:
 def missing(status: Status) -> str:
     """Return what is not as it should be, as the end of a sentence."""
     shown = status["object"]
-    if status["refused"]:
+    if status.get("refused"):
         return f"the newest {shown} is not valid:"
     if not status["found"]:
         return f"the control plane knows no {shown}"

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from controlplane.cli.proxy_status import proxy_status
+from controlplane.cli.proxy_status import proxy_status, rejection_lines
 from controlplane.debug.render import to_json
 from controlplane.debug.views.serving import syncz
 from controlplane.errors import OutsideError, UsageError
@@ -51,6 +51,20 @@ def test_table_and_the_object_behind_a_rejection() -> None:
     assert lines[3] == (
         "REJECTED by reviews-1.default: RDS 9080 made by VirtualService default/reviews: bad regex"
     )
+
+
+def test_proxies_that_say_the_same_of_a_resource_are_one_line() -> None:
+    rejection = {"type": "RDS", "resource": "80", "objects": ["VirtualService default/a"]}
+    many = [
+        {"proxy": f"web-{number}.default", "rejections": [rejection | {"message": "bad\nregex"}]}
+        for number in range(1000)
+    ]
+    other = {"proxy": "old.default", "rejections": [rejection | {"message": "no such field"}]}
+    assert list(rejection_lines([*many, other])) == [
+        "REJECTED by web-0.default, web-1.default, web-2.default and 997 more: "
+        "RDS 80 made by VirtualService default/a: bad regex",
+        "REJECTED by old.default: RDS 80 made by VirtualService default/a: no such field",
+    ]
 
 
 def test_the_agents_name_table_is_shown_with_its_envoy() -> None:

@@ -102,13 +102,18 @@ def test_one_at_once_when_a_proxy_rejected_it() -> None:
     rejection = RejectionStatus(
         type_url=RDS, resource="9080", version="v", message="bad\nregex", objects=(VIRTUAL_SERVICE,)
     )
-    said = answer(proxy(ProxyState.REJECTED, rejections=(rejection,)), text=known())
+    said = answer(
+        *(proxy(ProxyState.REJECTED, f"web-{n}.default", rejections=(rejection,)) for n in "12345"),
+        text=known(),
+    )
     started = time.monotonic()
     with answering({asked(known()): said}) as base:
         result = CliRunner().invoke(app, ["--control-plane", base, known()])
     assert time.monotonic() - started < 5, "it waited although the answer was known"
     assert result.exit_code == 1
-    assert "web.default: RDS 9080: bad regex" in result.stderr
+    assert result.stderr.splitlines()[1:] == [
+        "  web-1.default, web-2.default, web-3.default and 2 more: RDS 9080: bad regex"
+    ]
 
 
 def test_an_unknown_object_and_an_unpublished_one_are_waited_for() -> None:
