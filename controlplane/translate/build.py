@@ -25,8 +25,8 @@ from controlplane.translate.narrowing import (
     Sights,
 )
 from controlplane.translate.outbound import LoadAssignments, Outbound, present
-from controlplane.translate.resources import Resource, Translated
-from controlplane.translate.routes import RouteInput, join_route, route_input
+from controlplane.translate.resources import Resource
+from controlplane.translate.routes import RouteInput, RouteParts, route_input
 from controlplane.translate.scope import Classifier, OutboundClass, ProxyClass
 from controlplane.translate.service_hosts import ServiceHosts, Shared
 from controlplane.translate.sidecar_routes import SidecarRoutes
@@ -76,7 +76,7 @@ class Generator:
         self._listener: Final = Memo(build_listener)
         self._virtual_host: Final = Memo(build_virtual_host)
         self._load_assignment: Final = Memo(build_load_assignment)
-        self._route: Final = Memo(self._join, minimum=16)
+        self._route: Final = Memo(RouteParts.join, minimum=16)
         self._snapshot = EMPTY
         self._classifier = Classifier(EMPTY)
         self._results: dict[ProxyClass, _ClassResults] = {}
@@ -134,9 +134,13 @@ class Generator:
         results = self._of(snapshot, cls)
         found = results.routes.get(name)
         if found is None:
-            if results.sidecar_routes is None:
-                results.sidecar_routes = self._sidecar_routes(snapshot, cls.outbound)
-            made = self._route(route_input(snapshot, cls.outbound, name, results.sidecar_routes))
+            routes = results.sidecar_routes
+            if routes is None:
+                routes = self._sidecar_routes(snapshot, cls.outbound)
+                results.sidecar_routes = routes
+            value = route_input(snapshot, cls.outbound, name, routes)
+            parts = routes.joined[name] = self._parts(value, routes.joined.get(name))
+            made = self._route(parts)
             found = results.routes[name] = present(made)
             self._noticed_of(cls).routes[name] = made.diagnostics
         return found
@@ -198,8 +202,9 @@ class Generator:
             former=former,
         )
 
-    def _join(self, value: RouteInput) -> Translated:
-        return join_route(value, self._virtual_host.each(value.virtual_hosts))
+    def _parts(self, value: RouteInput, before: RouteParts | None) -> RouteParts:
+        found = before.renewed(value, self._virtual_host) if before is not None else None
+        return found or RouteParts.of(value, self._virtual_host.each(value.virtual_hosts))
 
     def _sidecar_routes(self, snapshot: Snapshot, cls: OutboundClass) -> SidecarRoutes:
         known = self._service_hosts.get(cls)
@@ -239,11 +244,14 @@ class Generator:
                 self._cluster,
                 self._inbound_cluster,
                 self._listener,
-                self._virtual_host,
                 self._load_assignment,
                 self._route,
             ):
                 memo.breathe()
+            if self._virtual_host.breathe():
+                for hosts in self._service_hosts.values():
+                    for parts in hosts.joined.values():
+                        self._virtual_host.each(parts.value.virtual_hosts)
 
     def _noticed_of(self, cls: ProxyClass) -> _Noticed:
         found = self._noticed.get(cls)

@@ -51,8 +51,12 @@ class Memo(Generic[Input, Output]):
         found = tuple(map(self._young.get, values))  # of a thousand that are asked for again
         return tuple(map(self, values)) if None in found else cast("tuple[Output, ...]", found)
 
-    def breathe(self) -> None:
-        """Say that a pass over the mesh is over and another may begin."""
+    def breathe(self) -> bool:
+        """Say that a pass over the mesh is over and another may begin.
+
+        Returns whether the generations turned: what is in use without being asked for each time
+        has to be asked for once now.
+        """
         if self._turned:
             self._limit = max(self._minimum, 2 * len(self._young))
             self._turned = False
@@ -60,6 +64,7 @@ class Memo(Generic[Input, Output]):
             # What was used since the last turn survives one more turn.
             self._old, self._young = self._young, {}
             self._turned = True
+        return self._turned
 
     def results(self) -> tuple[Output, ...]:
         """Return everything that is remembered."""

@@ -84,12 +84,17 @@ class Joined:
 
     __slots__ = ("_clusters", "digest", "head", "parts", "tail")
 
-    def __init__(self, head: bytes, parts: Sequence[Part], tail: bytes) -> None:
+    def __init__(
+        self, head: bytes, parts: Sequence[Part], tail: bytes, digests: bytes | None = None
+    ) -> None:
+        """`digests` are those of the parts, one after the other, when they are at hand."""
+        if digests is None:
+            digests = b"".join([part.digest for part in parts])
         self.head: Final = head
         self.parts: Final = parts
         self.tail: Final = tail
         # Hashing the hashes says as much as hashing the bytes, which are half a megabyte.
-        self.digest: Final = digest(b"".join((head, tail, *[part.digest for part in parts])))
+        self.digest: Final = digest(b"".join((head, tail, digests)))
         self._clusters: frozenset[str] | None = None
 
     @property
@@ -166,7 +171,7 @@ class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
     def digest(self) -> bytes:
         """A hash of the message."""
         kept = self.kept
-        return kept.digest if isinstance(kept, Joined) else kept[:_DIGEST_SIZE]
+        return kept.digest if isinstance(kept, Joined) else kept[:DIGEST_SIZE]
 
     @property
     def version(self) -> str:
@@ -203,7 +208,7 @@ class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
         kept, common = self.kept, self.common
         if isinstance(kept, Joined):
             return kept.pieces
-        body = kept[_DIGEST_SIZE:]
+        body = kept[DIGEST_SIZE:]
         if common.dictionary:
             body = zlib.decompressobj(_WINDOW, common.dictionary).decompress(body)
         return (body, common.tail)
@@ -260,7 +265,7 @@ def _deflated(body: bytes, dictionary: bytes) -> bytes:
     return made.compress(body) + made.flush()
 
 
-_DIGEST_SIZE: Final = 8
+DIGEST_SIZE: Final = 8
 
 
 def content_hash(body: bytes) -> str:
@@ -270,7 +275,7 @@ def content_hash(body: bytes) -> str:
 
 def digest(body: bytes, tail: bytes = b"") -> bytes:
     """Return a hash of 8 bytes of a message, which may be in two pieces."""
-    found = hashlib.blake2b(body, digest_size=_DIGEST_SIZE)
+    found = hashlib.blake2b(body, digest_size=DIGEST_SIZE)
     if tail:
         found.update(tail)
     return found.digest()

@@ -155,6 +155,8 @@ class ServiceHosts:
         self._former: dict[int, Defaults | None] = {}
         self.routed: Final[dict[int, Any]] = {}
         """What VirtualServices made of these services, by port: `SidecarRoutes` keeps it here."""
+        self.joined: Final[dict[str, Any]] = {}
+        """What route configurations were joined from, by name: `Generator` keeps it here."""
         # Only in its own namespace a service has names that others do not know it by.
         namespace, found, domain = cls.dns_domain.partition(".svc.")
         self._near: Final = f".{namespace}." if found else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from msgspec import structs
 
@@ -81,6 +81,11 @@ class SidecarRoutes:
         self._destinations: Final = Destinations(snapshot, cls)
         self._hosts: Final = hosts if hosts is not None else ServiceHosts(snapshot, cls)
         self._rules: Final[MeshRules] = snapshot.routing.for_mesh(cls.namespace)
+
+    @property
+    def joined(self) -> dict[str, Any]:
+        """What `ServiceHosts.joined` remembers."""
+        return self._hosts.joined
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
