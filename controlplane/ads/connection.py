@@ -55,8 +55,8 @@ class Connection:
     """One stream from its admission to its end."""
 
     __slots__ = (
-        "_call", "_common", "_delta", "_ended", "_flight", "_left_new", "_making", "_old_at",
-        "_recent", "_refusal", "_requests", "_room", "_stream", "_timer", "_unadmitted",
+        "_call", "_common", "_delta", "_ended", "_flight", "_left_new", "_making", "_more",
+        "_old_at", "_recent", "_refusal", "_requests", "_room", "_stream", "_timer", "_unadmitted",
         "_waiting", "awake",
     )  # fmt: skip
 
@@ -78,8 +78,9 @@ class Connection:
         self._left_new = _NEW  # requests until the stream is an old one
         self._old_at = 0.0  # and the time
         self._requests: list[bytes] = []  # of a stream that defers, to be taken in its turn
-        self._waiting: Send | None = None  # a response that waits for its slot
+        self._waiting: Send | None = None  # a response that waits to be written
         self._making = 0.0  # seconds that making it took
+        self._more = False  # whether there may be another one after it
         self._flight: Flight | None = None
         self._room = True
         self._ended = False
@@ -213,12 +214,19 @@ class Connection:
         """There may be something to do."""
         self._common.turns.wake(self)
 
-    def work(self) -> None:
-        """Take the requests of a new stream; write what the pusher hands out."""
+    def work(self) -> int:
+        """Take the requests of a new stream and the next response; return its size in bytes."""
         try:
             self._take_queued()
-            if self._stream is not None:
-                self._write(self._stream)
+            return self._prepare()
+        except Exception as error:  # noqa: BLE001  # whatever it is, only this stream ends
+            self._fail(error)
+            return 0
+
+    def write(self) -> None:
+        """Write the response that was taken."""
+        try:
+            self._write()
         except Exception as error:  # noqa: BLE001  # whatever it is, only this stream ends
             self._fail(error)
 
@@ -228,34 +236,44 @@ class Connection:
         self._common.reporter.failed(name, error)
         self._call.end(StatusCode.INTERNAL, "an error of the control plane")
 
-    def _write(self, stream: Stream) -> None:
+    def _prepare(self) -> int:
+        stream = self._stream
+        if stream is None or not self._room:
+            return 0
+        send = self._waiting
+        if send is not None:
+            self._more = True  # whatever woke it while it waited
+            return len(send.payload)
         common = self._common
-        while self._room:
-            began = common.clock()
-            send = self._waiting
-            if send is None:
-                send = common.pusher.take(stream)
-                if send is None:
-                    self._look_again_at(common.pusher.deadline(stream))
-                    return
-                made = common.clock()
-                self._making, began = made - began, made
-            if len(send.payload) >= LARGE and self._flight is None:
-                self._flight = common.flights.enter(self._on_flight)
-                if self._flight is None:
-                    self._waiting = send
-                    return
-            self._waiting = None
-            room = self._call.send(send.payload)
-            common.reporter.written(send, making=self._making, writing=common.clock() - began)
-            if not room:
-                self._room = False
-                if self._flight is not None:
-                    self._flight.linger()
+        began = common.clock()
+        send = common.pusher.take(stream)
+        if send is None:
+            self._look_again_at(common.pusher.deadline(stream))
+            return 0
+        self._making = common.clock() - began
+        self._waiting, self._more = send, not common.pusher.idle(stream)
+        return len(send.payload)
+
+    def _write(self) -> None:
+        common, send = self._common, self._waiting
+        if send is None or not self._room:
+            return  # the stream has ended meanwhile
+        if len(send.payload) >= LARGE and self._flight is None:
+            self._flight = common.flights.enter(self._on_flight)
+            if self._flight is None:
                 return
-            self._leave_flight()
-            if common.pusher.idle(stream):
-                return
+        self._waiting = None
+        began = common.clock()
+        room = self._call.send(send.payload)
+        common.reporter.written(send, making=self._making, writing=common.clock() - began)
+        if not room:
+            self._room = False
+            if self._flight is not None:
+                self._flight.linger()
+            return
+        self._leave_flight()
+        if self._more:
+            self.wake()
 
     def _on_flight(self, flight: Flight) -> None:
         self._flight = flight

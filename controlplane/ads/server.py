@@ -33,6 +33,7 @@ PATIENCE: Final = 10.0
 # all they need, and nobody's reconnecting is stretched.
 READING_PATIENCE: Final = 2.0
 
+_PUMPED: Final = 0.005  # seconds in one turn of the loop: classes have much in common
 _SPREAD: Final = 0.8
 """The part of the time to stop in which streams are ended; the rest is for their last words."""
 _LONGEST_PAUSE: Final = 0.05  # seconds: a few streams do not need the whole time
@@ -115,7 +116,7 @@ class AdsServer:
         """Return everything about serving at this moment."""
         return self._pusher.status()
 
-    # A publish returns at once; classes follow one per turn of the loop, with writes between.
+    # A publish returns at once; classes follow, some in each turn of the loop, with writes between.
     def _begin_pumping(self) -> None:
         if not self._pumping:
             self._pumping = True
@@ -129,11 +130,13 @@ class AdsServer:
             for connection in early:
                 wait, refusal = self._admission()
                 connection.admit(wait, refusal)
-        try:
-            more = self._pusher.pump()
-        except Exception as error:  # noqa: BLE001  # one class must not keep others from theirs
-            self._reporter.failed("", error)
-            more = True
+        end = time.monotonic() + _PUMPED
+        more = True
+        while more and time.monotonic() < end:
+            try:
+                more = self._pusher.pump()
+            except Exception as error:  # noqa: BLE001  # one class must not keep others from theirs
+                self._reporter.failed("", error)
         if more:
             self._begin_pumping()
 

@@ -5,7 +5,11 @@ a time, so that acknowledgements and new streams come in between. New streams co
 as much as old ones, and may come by the hundred, and a client that rejects what it is sent is
 never done: such streams defer to the others. They have a queue of their own, whose turn comes when
 nobody else waits, or after the others have had several turns in a row. So nobody who is served
-already waits for them, and they do not wait for ever. The rule that is easy to break: an error of
+already waits for them, and they do not wait for ever.
+
+Some dozens work before the first of them writes, and then they write one after the other. A large
+response drives everything else out of the processor's caches: what the next stream works with,
+and the body that it sends, when that is the same. The rule that is easy to break: an error of
 one stream must not keep the others from their turn.
 """
 
@@ -18,6 +22,8 @@ from typing import Final, Protocol
 
 _TURN: Final = 0.005  # seconds
 _PATIENCE: Final = 4  # turns in a row, before one that defers has its own
+_TOGETHER: Final = 64  # that work before they write
+_BYTES: Final = 16 * 1024 * 1024  # that they write then, about
 
 
 class Worker(Protocol):
@@ -31,8 +37,12 @@ class Worker(Protocol):
         """Whether others go first."""
         ...
 
-    def work(self) -> None:
-        """Do what there is to do."""
+    def work(self) -> int:
+        """Do what there is to do short of writing; return how many bytes it comes to, about."""
+        ...
+
+    def write(self) -> None:
+        """Write what there is to write, if that is still so."""
         ...
 
 
@@ -42,6 +52,7 @@ class Turns:
     def __init__(self) -> None:
         self._first: Final[deque[Worker]] = deque()
         self._second: Final[deque[Worker]] = deque()
+        self._writers: Final[deque[Worker]] = deque()  # those that have worked
         self._scheduled = False
         self._waited = 0  # turns that the second queue has waited for
 
@@ -62,8 +73,8 @@ class Turns:
         self._scheduled = False
         try:
             end = time.monotonic() + _TURN
-            while self._first:
-                self._work(self._first)
+            while self._first or self._writers:
+                self._together(end)
                 if time.monotonic() >= end:
                     break
             if not self._second:
@@ -74,13 +85,31 @@ class Turns:
             self._waited = 0
             while self._second:
                 self._work(self._second)
+                self._write()
                 if self._first or time.monotonic() >= end:
                     break
         finally:
-            if self._first or self._second:
+            if self._first or self._second or self._writers:
                 self._schedule()
 
-    def _work(self, queue: deque[Worker]) -> None:
+    def _together(self, end: float) -> None:
+        """Let some work, no longer than until `end`, and then all of them write."""
+        size = 0
+        while self._first and len(self._writers) < _TOGETHER and size < _BYTES:
+            size += self._work(self._first)
+            if time.monotonic() >= end:
+                break
+        self._write()
+
+    def _work(self, queue: deque[Worker]) -> int:
         worker = queue.popleft()
         worker.awake = False
-        worker.work()
+        size = worker.work()
+        if size:
+            self._writers.append(worker)
+        return size
+
+    def _write(self) -> None:
+        writers = self._writers
+        while writers:
+            writers.popleft().write()

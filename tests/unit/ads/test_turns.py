@@ -21,16 +21,25 @@ class Worker:
         *,
         defers: bool = False,
         action: Callable[[], object] = int,
+        size: int = 0,
+        writing: Callable[[], object] = int,
     ) -> None:
         self.name = name
         self.defers = defers
         self.awake = False
         self._done = done
         self._action = action
+        self._size = size
+        self._writing = writing
 
-    def work(self) -> None:
+    def work(self) -> int:
         self._done.append(self.name)
         self._action()
+        return self._size
+
+    def write(self) -> None:
+        self._done.append(f"{self.name} writes")
+        self._writing()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -97,4 +106,70 @@ async def test_an_error_of_one_keeps_nobody_from_its_turn(defers: bool) -> None:
     turns.wake(Worker("bad", done, defers=defers, action=fails))
     turns.wake(Worker("next", done, defers=defers))
     await until(lambda: done == ["bad", "next"])
+    assert errors == ["a mistake"]
+
+
+async def test_many_work_before_the_first_of_them_writes() -> None:
+    done: list[str] = []
+    turns = Turns()
+    for name in "abc":
+        turns.wake(Worker(name, done, size=1))
+    turns.wake(Worker("idle", done))
+    await until(lambda: len(done) == 7)
+    assert done == ["a", "b", "c", "idle", "a writes", "b writes", "c writes"]
+
+
+async def test_what_is_written_at_a_time_is_bounded() -> None:
+    done: list[str] = []
+    turns = Turns()
+    for number in range(100):
+        turns.wake(Worker(str(number), done, size=1024 * 1024))
+    await until(lambda: len(done) == 200)
+    ahead = worst = 0
+    for entry in done:
+        ahead += -1 if entry.endswith("writes") else 1
+        worst = max(worst, ahead)
+    assert 1 < worst <= 16, "no more than 16 MB are about to be written"
+    assert [entry for entry in done if entry.endswith("writes")] == [
+        f"{number} writes" for number in range(100)
+    ]
+
+
+async def test_those_that_worked_write_when_the_time_of_their_turn_is_over() -> None:
+    done: list[str] = []
+    turns = Turns()
+    for number in range(4):
+        turns.wake(Worker(str(number), done, size=1, action=lambda: time.sleep(0.01)))
+    await until(lambda: len(done) == 8)
+    assert done == [f"{number}{what}" for number in range(4) for what in ("", " writes")]
+
+
+async def test_those_that_defer_write_at_once() -> None:
+    done: list[str] = []
+    turns = Turns()
+    for name in "ab":
+        turns.wake(Worker(name, done, size=1, defers=True))
+    await until(lambda: len(done) == 4)
+    assert done == ["a", "a writes", "b", "b writes"]
+
+
+@pytest.mark.parametrize("writes", [False, True])
+async def test_an_error_of_one_keeps_nobody_from_writing(writes: bool) -> None:
+    def fails() -> None:
+        raise ValueError("a mistake")
+
+    errors: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(str(context["exception"])))
+    done: list[str] = []
+    turns = Turns()
+    turns.wake(Worker("first", done, size=1))
+    turns.wake(
+        Worker(
+            "bad", done, size=1, action=int if writes else fails, writing=fails if writes else int
+        )
+    )
+    turns.wake(Worker("last", done, size=1))
+    await until(lambda: "last writes" in done)
+    assert done.count("first writes") == done.count("last writes") == 1
     assert errors == ["a mistake"]
