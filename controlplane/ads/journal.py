@@ -45,7 +45,7 @@ class JournalRejection(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, kw_only=True):
-    """One push. Times are seconds since the epoch; `seconds_to_ack` is measured per response."""
+    """One push. `time` is in seconds since the epoch; acknowledgements are timed per response."""
 
     number: int
     time: float

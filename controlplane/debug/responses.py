@@ -110,7 +110,7 @@ class ResponseMetrics(Collector):
         yield writing
         convergence = HistogramMetricFamily(
             "pilot_proxy_convergence_time",
-            "Seconds from a change to its acknowledgement by a proxy.",
+            "Seconds from a response to its acknowledgement by the proxy.",
         )
         self._convergence.add_to(convergence)
         yield convergence

@@ -226,10 +226,12 @@ def _push_status(found: list[tuple[str, Diagnostic]]) -> dict[str, dict[str, Any
     metrics: dict[str, dict[str, Any]] = defaultdict(dict)
     for connection_id, diagnostic in found:
         key = " ".join(filter(None, (str(diagnostic.ref or ""), diagnostic.field)))
-        entry = {"message": diagnostic.message}
+        entry = metrics[diagnostic.code].setdefault(key or diagnostic.file or "mesh", {})
+        # Several things can be wrong with one field; istiod's shape has one text for it.
+        before = f"{entry['message']}; " if entry else ""
+        entry["message"] = before + diagnostic.message
         if connection_id:
-            entry["proxy"] = connection_id
-        metrics[diagnostic.code][key or diagnostic.file or "mesh"] = entry
+            entry.setdefault("proxy", connection_id)
     return {code: metrics[code] for code in sorted(metrics)}
 
 

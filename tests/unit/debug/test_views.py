@@ -315,6 +315,20 @@ def test_push_status_groups_findings_by_code(snapshot: Snapshot, serving: Servin
     }
 
 
+def test_push_status_tells_everything_that_is_wrong_with_one_field() -> None:
+    ref = ObjectRef("VirtualService", "default", "reviews")
+    first, second = (
+        Diagnostic(level=Level.ERROR, code="RejectedByEnvoy", ref=ref, field="spec", message=text)
+        for text in ("route 80: bad", "route 81: bad")
+    )
+    snapshot = make_snapshot(diagnostics=(first, second))
+    assert data(views.push_status(ask(snapshot, ServingStatus()))) == {
+        "RejectedByEnvoy": {
+            "VirtualService default/reviews spec": {"message": "route 80: bad; route 81: bad"}
+        }
+    }
+
+
 def test_cachez_lists_names_and_sizes(snapshot: Snapshot, serving: ServingStatus) -> None:
     cls = serving.connections[0].proxy_class
     assert cls is not None
