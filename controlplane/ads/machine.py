@@ -9,6 +9,7 @@ break: every wait has an end (`next_deadline`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Final, NamedTuple
 
 from controlplane.ads import overlay
@@ -396,14 +397,25 @@ class Session:
             return wanted, frozenset()
         held = unasked(watch, wanted, self._view, self.watches, self.returning)
         if watch.info is not EDS:
+            withheld = partial(self._is_withheld, watch) if watch.withholds else None
             held |= self._holding.hold_back(
-                watch, wanted, self._view, self._adding, self._shared.mixtures
+                watch,
+                wanted,
+                self._view,
+                self._adding,
+                mixtures=self._shared.mixtures,
+                withheld=withheld,
             )
         if watch.hold_until is not None and watch.sent is None and watch.info.complete:
             # What the client holds is not known, and a resource left out would be deleted.
             return None, frozenset()
         return wanted.overlay(held), frozenset(
             name for name, resource in held.items() if resource is None
+        )
+
+    def _is_withheld(self, watch: Watch, item: Item) -> bool:
+        return overlay.is_withheld(
+            watch, item, self._shared.rejections, node=self._node, build=self._build
         )
 
     # --- what an answer means -------------------------------------------------------------

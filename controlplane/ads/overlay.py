@@ -81,6 +81,17 @@ def withheld(
     )
 
 
+def is_withheld(watch: Watch, item: Item, rejections: Rejections, *, node: str, build: str) -> bool:
+    """Whether something is not to be sent to that node, or a part of it is not."""
+    suspects = watch.bisection.kept_back if watch.bisection is not None else ()
+    kept_back = {suspect.version for suspect in suspects}
+    parts = rejections.virtual_hosts.of(item) if isinstance(item, Resource) else {}
+    return any(
+        one.version in kept_back or rejections.refuses(one, node, build)
+        for one in (item, *parts.values())
+    )
+
+
 def _older(
     watch: Watch, rejection: Rejection, rejections: Rejections, *, node: str, build: str
 ) -> Item | None:

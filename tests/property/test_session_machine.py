@@ -169,7 +169,7 @@ class Engine(ServedWorld, RuleBasedStateMachine):
         self.behind = behind
 
     def _behind(self, envoy: Envoy) -> Iterator[tuple[tuple[str, str, str], bytes | None]]:
-        """Yield the virtual hosts that a client was told otherwise than they shall be."""
+        """Yield the sound virtual hosts that a client was told otherwise than they shall be."""
         if envoy.stream is None or envoy.rejected:
             return
         session = envoy.stream.session
@@ -182,7 +182,7 @@ class Engine(ServedWorld, RuleBasedStateMachine):
                 self.generator.route(session.view.snapshot, session.view.cls, name).body
             )
             for host, body in wanted.items():
-                if told.get(host) != body:
+                if told.get(host) != body and b"broken" not in body:
                     yield (envoy.stream.connection, name, host), told.get(host)
 
     @rule(node=nodes, count=st.integers(1, 4))
@@ -346,21 +346,24 @@ class Engine(ServedWorld, RuleBasedStateMachine):
     def _used_instead(self, envoy: Envoy) -> Set[str]:
         """The clusters of routes that stay in the place of what is broken.
 
-        Those of a virtual host that was left out may stay, too: of a route configuration with
-        others in it nobody looks which are whose. A client that came back keeps all that it came
-        with meanwhile: nobody knows what it uses.
+        They are retained by the class, so one node may see those that another one uses. A client
+        that came back keeps all that it came with meanwhile: nobody knows what it uses.
         """
         assert envoy.stream is not None
         cls = self.generator.classify(envoy.proxy, self.snapshot)
-        broken = [
-            body
-            for name, held in envoy.held[RDS.url].items()
-            if b"broken" in (wanted := self.generator.route(self.snapshot, cls, name).body)
-            for body in (held, wanted)
-        ]
-        if not broken:
-            return frozenset()
-        return envoy.stream.session.returning.unknown.union(*map(clusters_of, broken))
+        found: set[str] = set()
+        for other in self.envoys:
+            if other.stream is None or other.stream.state is not envoy.stream.state:
+                continue
+            instead = [
+                held
+                for name, held in other.held[RDS.url].items()
+                if b"broken" in self.generator.route(self.snapshot, cls, name).body
+            ]
+            if instead and other is envoy:
+                found |= envoy.stream.session.returning.unknown
+            found = found.union(*map(clusters_of, instead))
+        return found
 
     def _compare_hosts(self, envoy: Envoy, route: str, wanted: bytes) -> None:
         """Only what is broken is missing in a route configuration, or as it was before."""

@@ -63,6 +63,11 @@ class Bed(WorldBed):
                 }
         return heard
 
+    def acknowledges_all_but_clusters(self) -> None:
+        """Answer what does not warm."""
+        self.unanswered = [send for send in self.unanswered if send.short != "CDS"]
+        self.acknowledges()
+
     def acknowledges(self) -> None:
         """Answer everything so far."""
         sent, self.unanswered = self.unanswered, []
@@ -171,8 +176,8 @@ def test_a_route_is_not_overtaken_by_newer_ones(bed: Bed) -> None:
         bed.now += 1
         bed.hears()
         assert bed.told["old-1"] == cluster_name("old-1")
-        # One that waits goes out, and the newest begins to wait.
-        expected = "old-0" if number < 4 else "new-0" if number < 8 else "new-4"
+        # What is shown is what was wanted five seconds ago.
+        expected = "old-0" if number < 4 else f"new-{number - 4}"
         assert bed.told["front"] == cluster_name(expected)
         shown = bed.stream.session.watches[CDS.kind].sent
         assert shown is not None
@@ -198,9 +203,55 @@ def test_a_listener_is_not_overtaken_by_newer_ones(bed: Bed) -> None:
             assert shown is None
         else:
             assert shown is not None
-            # One that waits goes out, and the newest begins to wait.
-            expected = "tcp-0" if number < 8 else "tcp-4"
-            assert shown.clusters == {cluster_name(expected)}
+            # What is shown is what was wanted five seconds ago.
+            assert shown.clusters == {cluster_name(f"tcp-{number - 4}")}
+
+
+def test_what_waits_is_overtaken_by_a_newer_one_that_has_not_to_wait(bed: Bed) -> None:
+    """The new cluster is never acknowledged, and the user goes back to one that is known."""
+    bed.becomes(
+        clusters={**bed.world.clusters, "new": 1},
+        routes={"80": (*OLD, "front=new")},
+        listeners={"80": 1, "tcp": 1},
+        tcp={"tcp": ("new",)},
+    )
+    bed.hears()
+    bed.acknowledges_all_but_clusters()
+    assert "front" not in bed.told
+    bed.becomes(
+        routes={"80": (*OLD, "front=old-1")},
+        listeners={"80": 1, "tcp": 2},
+        tcp={"tcp": ("old-0",)},
+    )
+    assert bed.hears() == ["LDS", "RDS"]
+    assert bed.told["front"] == cluster_name("old-1")
+    listeners = bed.stream.session.watches[LDS.kind].sent
+    assert listeners is not None
+    assert listeners.by_name["tcp"].clusters == {cluster_name("old-0")}
+
+
+def test_what_waits_is_few_however_much_changes(bed: Bed) -> None:
+    """A hundred changes in five seconds: what is shown after them lags little behind."""
+    shown: list[str] = []
+    for number in range(200):
+        host = f"new-{number}"
+        bed.becomes(
+            clusters={**bed.world.clusters, host: 1}, routes={"80": (*OLD, f"front={host}")}
+        )
+        bed.hears()
+        bed.now += 0.05
+        bed.hears()
+        shown.append(bed.told.get("front", ""))
+        rows = [
+            row
+            for waiting in bed.stream.session._holding._waiting.values()
+            for row in (*waiting.wholes.values(), *waiting.hosts.get("80", {}).values())
+        ]
+        assert all(len(row) < 20 for row in rows)
+    lags = [
+        number - int(name.rpartition("-")[2]) for number, name in enumerate(shown) if number >= 110
+    ]
+    assert max(lags) * 0.05 < ACKNOWLEDGE_LIMIT + 1, lags
 
 
 # --- mixtures -------------------------------------------------------------------------------
