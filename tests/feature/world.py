@@ -85,6 +85,14 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     private: Mapping[str, str] = {}  # host -> the only namespace that sees it
     # Names marked so that a client may reject them; `80/reviews` is a host of a route.
     broken: frozenset[str] = frozenset()
+    disliked: frozenset[str] = frozenset()  # the same, rejected by some clients only
+
+    def mark(self, *names: str) -> str:
+        """Return what marks something with these names."""
+        for marked, mark in ((self.broken, "broken"), (self.disliked, "disliked")):
+            if not marked.isdisjoint(names):
+                return mark
+        return ""
 
     def with_(self, **changes: Any) -> World:
         """Return a copy with some fields replaced."""
@@ -155,7 +163,7 @@ class FakeGenerator:
     def clusters(self, snapshot: Snapshot, cls: ProxyClass) -> tuple[Resource, ...]:
         world = self.world(snapshot)
         return tuple(
-            self._cluster(host, number, host in world.broken)
+            self._cluster(host, number, world.mark(host))
             for host, number in world.clusters.items()
             if world.private.get(host, cls.outbound.namespace) == cls.outbound.namespace
         )
@@ -168,7 +176,7 @@ class FakeGenerator:
                 name,
                 number,
                 tuple(world.tcp.get(name, ())),
-                name in world.broken,
+                world.mark(name),
                 name in world.routes,
             )
             for name, number in {**world.listeners, **own}.items()
@@ -177,8 +185,8 @@ class FakeGenerator:
     def route(self, snapshot: Snapshot, cls: ProxyClass, name: str) -> Resource:
         world = self.world(snapshot)
         hosts = tuple(world.routes.get(name, ()))
-        broken = {name, *(f"{name}/{host}" for host in hosts)} & world.broken
-        return self._route(name, hosts, frozenset(broken))
+        marks = tuple(world.mark(name, f"{name}/{host}") for host in hosts)
+        return self._route(name, hosts, marks)
 
     def load_assignments(
         self, snapshot: Snapshot, cls: ProxyClass, clusters: tuple[str, ...]
@@ -198,8 +206,8 @@ class FakeGenerator:
             table.table[host].ips.extend(self.world(snapshot).endpoints.get(host, ()))
         return Resource.of(ResourceType.NAME_TABLE, "", serialise(table))
 
-    def _cluster(self, host: str, number: int, broken: bool) -> Resource:
-        key = ("c", host, number, broken)
+    def _cluster(self, host: str, number: int, mark: str) -> Resource:
+        key = ("c", host, number, mark)
         if key not in self._made:
             self.made += 1
             name = cluster_name(host)
@@ -207,8 +215,7 @@ class FakeGenerator:
             message.connect_timeout.FromMilliseconds(1000 + number)
             message.eds_cluster_config.eds_config.CopyFrom(ads_source())
             message.eds_cluster_config.service_name = name
-            if broken:
-                message.alt_stat_name = "broken"
+            message.alt_stat_name = mark
             self._made[key] = Resource.of(
                 ResourceType.CLUSTER,
                 name,
@@ -219,12 +226,12 @@ class FakeGenerator:
         return self._made[key]
 
     def _listener(
-        self, name: str, number: int, hosts: tuple[str, ...], broken: bool, routed: bool
+        self, name: str, number: int, hosts: tuple[str, ...], mark: str, routed: bool
     ) -> Resource:
-        key = ("l", name, number, hosts, broken, routed)
+        key = ("l", name, number, hosts, mark, routed)
         if key not in self._made:
             self.made += 1
-            message = Listener(name=name, stat_prefix=f"{number}{'broken' if broken else ''}")
+            message = Listener(name=name, stat_prefix=f"{number}{mark}")
             message.address.CopyFrom(socket_address("0.0.0.0", 10_000 + number))
             self._made[key] = Resource.of(
                 ResourceType.LISTENER,
@@ -238,8 +245,8 @@ class FakeGenerator:
             )
         return self._made[key]
 
-    def _route(self, name: str, hosts: tuple[str, ...], broken: frozenset[str]) -> Resource:
-        key = ("r", name, hosts, broken)
+    def _route(self, name: str, hosts: tuple[str, ...], marks: tuple[str, ...]) -> Resource:
+        key = ("r", name, hosts, marks)
         if key not in self._made:
             self.made += 1
             message = RouteConfiguration(
@@ -250,13 +257,13 @@ class FakeGenerator:
                         domains=[host.partition("=")[0]],
                         routes=[
                             Route(
-                                name="broken" if {name, f"{name}/{host}"} & broken else "",
+                                name=mark,
                                 match=RouteMatch(prefix="/"),
                                 route=RouteAction(cluster=_routed(host)),
                             )
                         ],
                     )
-                    for host in hosts
+                    for host, mark in zip(hosts, marks, strict=True)
                 ],
             )
             whole = Resource.of(

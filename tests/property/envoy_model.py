@@ -109,6 +109,7 @@ class Envoy:
         self.version: dict[str, str] = {info.url: "" for info in ORDER}
         self.version_of: dict[bytes, str] = {}  # what content came under
         self.stream: Stream | None = None
+        self.picky = False  # whether it rejects what others take
         self.rejected = 0  # responses, ever
         self.active: set[str] = set()  # clusters that were ready at some time
         self.newly_named: list[tuple[str, str]] = []  # (route, cluster) the client lacked
@@ -196,6 +197,10 @@ class Envoy:
         )
         return True
 
+    def rejects(self, body: bytes) -> bool:
+        """Whether it takes no response with that resource in it."""
+        return b"broken" in body or (self.picky and b"disliked" in body)
+
     def answer(self) -> bool:
         """Take the oldest unanswered response; return whether there was one."""
         if not self.inbox:
@@ -204,7 +209,7 @@ class Envoy:
         info = TYPE_BY_URL[send.type_url]
         resources, removed, nonce, version = self._decode(send)
         self.nonce[info.url] = nonce
-        broken = sorted(name for name, body in resources.items() if b"broken" in body)
+        broken = sorted(name for name, body in resources.items() if self.rejects(body))
         if broken:
             self.rejected += 1
             names = ", ".join(broken) if self.names_culprits else self.complaint
@@ -224,12 +229,12 @@ class Envoy:
                     if (cluster not in self.held[CDS.url] or self._still_warms(name, cluster))
                     and cluster in shown
                     and cluster not in late
-                    and b"broken" not in shown[cluster].body
+                    and not self.rejects(shown[cluster].body)
                 ]
                 self.lost += [
                     (name, host)
                     for host in virtual_hosts(held.get(name, b"")).keys() - virtual_hosts(body)
-                    if host in hosts[name] and b"broken" not in hosts[name][host]
+                    if host in hosts[name] and not self.rejects(hosts[name][host])
                 ]
         if info is EDS:
             self.cut_short += [

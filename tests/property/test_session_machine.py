@@ -58,9 +58,12 @@ class Engine(ServedWorld, RuleBasedStateMachine):
         # By stream, route configuration and virtual host: what it still was, and since when.
         self.behind: dict[tuple[str, str, str], tuple[bytes | None, float]] = {}
 
-    @initialize(names=st.booleans(), may_break=st.booleans(), alike=st.booleans())
-    def begin(self, names: bool, may_break: bool, alike: bool) -> None:
-        """`alike`: the two nodes of a class speak the same protocol, else each its own."""
+    @initialize(names=st.booleans(), may_break=st.booleans(), alike=st.booleans(), picky=nodes)
+    def begin(self, names: bool, may_break: bool, alike: bool, picky: int = 0) -> None:
+        """`alike`: the two nodes of a class speak the same protocol, else each its own.
+
+        `picky` is the node that rejects what is merely disliked.
+        """
         self.may_break = may_break
         for number in range(NODES):
             namespace = "left" if number % 4 < 2 else "right"
@@ -74,6 +77,7 @@ class Engine(ServedWorld, RuleBasedStateMachine):
                     clock=lambda: self.now,
                 )
             )
+        self.envoys[picky].picky = True
         self.everything_changes(
             value={"a": 1, "b": 1},
             paths={"r1": ("a",), "r2": ()},
@@ -125,9 +129,11 @@ class Engine(ServedWorld, RuleBasedStateMachine):
         self._publish(CONFIG, private={host: namespace})
 
     @precondition(lambda self: self.may_break)
-    @rule(names=broken)
-    def something_is_broken(self, names: frozenset[str]) -> None:
-        self._publish(CONFIG, broken=names)
+    @rule(names=broken, disliked=broken)
+    def something_is_broken(
+        self, names: frozenset[str], disliked: frozenset[str] = frozenset()
+    ) -> None:
+        self._publish(CONFIG, broken=names, disliked=disliked)
 
     @rule(node=nodes)
     def a_stream_opens_or_breaks(self, node: int) -> None:
@@ -182,7 +188,7 @@ class Engine(ServedWorld, RuleBasedStateMachine):
                 self.generator.route(session.view.snapshot, session.view.cls, name).body
             )
             for host, body in wanted.items():
-                if told.get(host) != body and b"broken" not in body:
+                if told.get(host) != body and not envoy.rejects(body):
                     yield (envoy.stream.connection, name, host), told.get(host)
 
     @rule(node=nodes, count=st.integers(1, 4))
@@ -255,7 +261,7 @@ class Engine(ServedWorld, RuleBasedStateMachine):
             self._compare(envoy)
         self.no_virtual_host_goes_that_is_still_wanted()
         # What is mended is lifted by itself, and nobody is left behind.
-        self._publish(CONFIG, broken=frozenset())
+        self._publish(CONFIG, broken=frozenset(), disliked=frozenset())
         self._settle()
         for envoy in self.envoys:
             self._compare(envoy)
@@ -321,11 +327,11 @@ class Engine(ServedWorld, RuleBasedStateMachine):
             expected = wanted[info.url]
             held = envoy.held[info.url]
             if watch.brought and watch.accepted is None and watch.error:
-                bad = {name for name, item in expected.items() if b"broken" in item.body}
+                bad = {name for name, item in expected.items() if envoy.rejects(item.body)}
                 if info is LDS or bad & held.keys():
                     continue  # leaving something out could delete what the client brought along
             for name, item in expected.items():
-                if b"broken" not in item.body:
+                if not envoy.rejects(item.body):
                     assert held.get(name) == item.body, f"{info.short} {name} is not current"
                 else:
                     assert held.get(name) != item.body
@@ -338,7 +344,7 @@ class Engine(ServedWorld, RuleBasedStateMachine):
         for name in envoy.held[LDS.url]:
             if name.startswith("r") and name in wanted[LDS.url]:
                 item = self.generator.route(self.snapshot, cls, name)
-                if b"broken" not in item.body:
+                if not envoy.rejects(item.body):
                     assert envoy.held[RDS.url].get(name) == item.body, f"RDS {name} is not current"
                 else:
                     self._compare_hosts(envoy, name, item.body)
@@ -358,7 +364,7 @@ class Engine(ServedWorld, RuleBasedStateMachine):
             instead = [
                 held
                 for name, held in other.held[RDS.url].items()
-                if b"broken" in self.generator.route(self.snapshot, cls, name).body
+                if other.rejects(self.generator.route(self.snapshot, cls, name).body)
             ]
             if instead and other is envoy:
                 found |= envoy.stream.session.returning.unknown
@@ -369,8 +375,8 @@ class Engine(ServedWorld, RuleBasedStateMachine):
         """Only what is broken is missing in a route configuration, or as it was before."""
         held = virtual_hosts(envoy.held[RDS.url].get(route, b""))
         expected = virtual_hosts(wanted)
-        sound = {host: body for host, body in expected.items() if b"broken" not in body}
-        assert not any(b"broken" in body for body in held.values())
+        sound = {host: body for host, body in expected.items() if not envoy.rejects(body)}
+        assert not any(envoy.rejects(body) for body in held.values())
         if not sound:
             return  # all of it is as it was
         assert {host: held.get(host) for host in sound} == sound, f"{route} is held back"
