@@ -232,6 +232,38 @@ async def test_routes_move_on_while_a_cluster_warms_for_ever_and_others_come(
         assert set(load.seen) == {"backend-0", "backend-1"}
 
 
+async def test_the_control_plane_is_killed_while_an_object_stands_rejected(
+    mesh: ChaosMesh,
+) -> None:
+    """It comes back knowing nothing, finds the culprit again, and takes nothing from the rest."""
+    match, message = too_large()
+    destination = {"host": "bad", "port": {"number": mesh.port}}
+    mesh.write(
+        "bad.yaml",
+        service("bad", mesh.port),
+        virtual_service("bad", "bad", destination, match=match),
+        # Others of the same route configuration, so that the culprit is not found at once.
+        *(service(f"calm-{number}", mesh.port) for number in range(10)),
+    )
+    await is_rejected(mesh)
+    async with mesh.load():
+        for number in range(1 if SECONDS < 10 else 8):
+            await mesh.bed.control_plane.kill()
+            await mesh.bed.start_control_plane()
+            found = await is_rejected(mesh)
+            assert all(message in rejection["message"] for rejection in found)
+            assert {"VirtualService default/bad"} == {
+                name for rejection in found for name in rejection["objects"] if "Virtual" in name
+            }
+            # What is not guilty moves on.
+            mesh.route({"host": "front"}, timeout=f"{20 + number}s")
+            await eventually(
+                partial(mesh.lacking, f'"timeout": "{20 + number}s"'),
+                lambda names: not names,
+                what="the newest timeout",
+            )
+
+
 async def test_a_rejection_is_shown_everywhere_and_lifted_when_mended(mesh: ChaosMesh) -> None:
     before = await metric(mesh, "pilot_total_xds_rejects")
     match, message = too_large()
