@@ -11,6 +11,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +41,8 @@ def fetch_json(base: str, path: str, *, hint: str, token: str = "") -> Any:
             said = error.read(2000).decode(errors="replace").strip()
         # A control plane and an Envoy say why; whoever does not is likely to be another server.
         why = said or f"{error.reason}; {hint}"
+        if error.code == HTTPStatus.UNAUTHORIZED and not token:
+            why = f"{why}; name the file of one with --debug-token-file FILE"
         raise OutsideError(f"{url} answered {error.code}: {why}") from None
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", error)
@@ -126,4 +129,5 @@ def _read_token(path: Path) -> str:
     try:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--debug-token-file: {path} cannot be read: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"--debug-token-file: {path} cannot be read: {reason}") from None

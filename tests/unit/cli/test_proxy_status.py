@@ -128,10 +128,14 @@ def test_token_is_sent_and_its_lack_is_explained(tmp_path: Path) -> None:
     with answering({"/debug/syncz": []}, token="hello") as base:
         refused = run(base).exception
         assert isinstance(refused, OutsideError)
-        assert "401: callers from other machines need a bearer token" in str(refused)
+        assert str(refused).endswith(
+            "401: callers from other machines need a bearer token; "
+            "name the file of one with --debug-token-file FILE"
+        )
         assert run(base, "--debug-token-file", str(token)).exit_code == 0
         missing = run(base, "--debug-token-file", str(tmp_path / "none")).exception
     assert isinstance(missing, UsageError)
+    assert str(missing).endswith("/none cannot be read: No such file or directory")
 
 
 @pytest.mark.parametrize("pod", ["nobody", "reviews"])
@@ -147,3 +151,12 @@ def test_control_plane_that_is_not_there() -> None:
     assert isinstance(error, OutsideError)
     assert "http://127.0.0.1:9/debug/syncz" in str(error)
     assert "--control-plane URL" in str(error)
+
+
+def test_a_server_that_says_nothing_is_taken_for_another_one() -> None:
+    with answering({"/debug/syncz": (404, "")}) as base:
+        said = str(run(base).exception)
+    assert said == (
+        f"{base}/debug/syncz answered 404: Not Found; is the control plane running there? "
+        "name another one with --control-plane URL"
+    )
