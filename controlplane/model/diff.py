@@ -86,6 +86,16 @@ def changed_hosts(old: Snapshot, new: Snapshot) -> frozenset[Host] | None:
     )
 
 
+def same_frontends(old: Snapshot, new: Snapshot) -> bool:
+    """Whether clients address all services alike in two snapshots."""
+    before, after = old.service_by_host, new.service_by_host
+    for host in changed_keys(before, after):
+        one, other = before.get(host), after.get(host)
+        if one is None or other is None or one.frontend != other.frontend:
+            return False
+    return True
+
+
 def moved_between(old: Snapshot, new: Snapshot, hosts: Iterable[Host]) -> frozenset[str]:
     """Return the addresses at which the endpoints of these hosts end in one snapshot alone."""
     if old.targets is new.targets:

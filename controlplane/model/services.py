@@ -10,6 +10,8 @@ import enum
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from msgspec import structs
+
 from controlplane.model.base import NO_LABELS, Labels, Model, one
 from controlplane.model.meta import ObjectRef
 from controlplane.model.names import Host
@@ -160,6 +162,12 @@ class Service(Model, cache_hash=False):
     def is_headless(self) -> bool:
         """Whether a Kubernetes service has no virtual IP."""
         return self.provider == "Kubernetes" and self.resolution is Resolution.PASSTHROUGH
+
+    @property
+    def frontend(self) -> Service:
+        """The service as its clients address it: without labels, selector and target ports."""
+        ports = tuple([structs.replace(port, target_port=0) for port in self.ports])
+        return structs.replace(self, labels=NO_LABELS, selector=None, ports=ports)
 
     def port(self, number: int) -> ServicePort | None:
         """Return the port with that number, None when there is none."""

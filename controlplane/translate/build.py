@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from controlplane.model.diagnostics import Diagnostic
+from controlplane.model.diff import same_frontends
 from controlplane.model.proxy import Proxy
 from controlplane.model.snapshot import EMPTY, ServiceTarget, Snapshot
 from controlplane.translate.clusters import build_cluster
@@ -224,7 +225,7 @@ class Generator:
         if snapshot is not self._snapshot:
             before = self._snapshot
             if (
-                snapshot.services is not before.services
+                not same_frontends(before, snapshot)
                 or snapshot.mesh is not before.mesh
                 or not snapshot.rules.hashes_like(before.rules)
             ):

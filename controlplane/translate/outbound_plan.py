@@ -10,9 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from msgspec import structs
-
-from controlplane.model.base import NO_LABELS
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.matching import visible
 from controlplane.model.names import listener_name, outbound_cluster
@@ -113,15 +110,9 @@ def listen_alike(old: Service | None, new: Service | None) -> bool:
     """
     if old is None or new is None:
         return old is new
-    return _listened(old) == _listened(new) and all(
+    return old.frontend == new.frontend and all(
         port.protocol.is_http or port.protocol is Protocol.UDP for port in new.ports
     )
-
-
-def _listened(service: Service) -> Service:
-    """Return a service without what no listener reads."""
-    ports = tuple(structs.replace(port, target_port=0) for port in service.ports)
-    return structs.replace(service, labels=NO_LABELS, selector=None, ports=ports)
 
 
 def http_proxy_listener(snapshot: Snapshot, cls: OutboundClass) -> OutboundListenerInput | None:

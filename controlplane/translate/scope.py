@@ -13,11 +13,14 @@ from typing import NamedTuple
 
 from controlplane.model.base import NO_LABELS, Labels, Model
 from controlplane.model.destination_rule import PortTrafficPolicy, TrafficPolicy
+from controlplane.model.diff import moved_between
 from controlplane.model.names import Host
 from controlplane.model.proxy import InterceptionMode, Proxy, ProxyType
-from controlplane.model.services import Protocol, Service
+from controlplane.model.services import NO_ENDPOINTS, Protocol, Service
 from controlplane.model.several import Several
 from controlplane.model.snapshot import ServiceTarget, Snapshot, selects
+from controlplane.model.table import changed_keys
+from controlplane.model.targets import moved_addresses
 
 # Extensions of a client that change what it is sent. Any other is of no interest, and leaving
 # it out of the key keeps Envoys of different builds in one class.
@@ -147,6 +150,42 @@ class Classifier:
         # snapshot, and a cycle would keep snapshots until the garbage is collected.
         self._known: dict[Proxy, ProxyClass] = {}
         self._classes: dict[ProxyClass, ProxyClass] = {}  # many proxies point to one
+        if before is not None and len(before._known) <= _PROXIES_KEPT:
+            self._take_over(before)
+
+    def _take_over(self, before: Classifier) -> None:
+        """Keep the classes of the proxies that are instances of no service that changed."""
+        old, new = before._snapshot, self._snapshot
+        endpoints = changed_keys(old.endpoints, new.endpoints)
+        if (
+            new.pods_by_ip is not old.pods_by_ip
+            or self._matters != before._matters
+            or self._node_matters != before._node_matters
+            or (endpoints and self._matters.locality)
+        ):
+            return
+        addresses = set(moved_between(old, new, endpoints))
+        selectors: dict[str, list[Labels]] = {}
+        for host in changed_keys(old.service_by_host, new.service_by_host):
+            for snapshot in (old, new):
+                addresses |= moved_addresses(snapshot.endpoints_of(host), NO_ENDPOINTS)
+                service: Service | None = snapshot.service_by_host.get(host)
+                if service is not None and service.selector:
+                    selectors.setdefault(service.namespace, []).append(service.selector)
+        self._known, before._known = before._known, {}
+        self._classes, before._classes = before._classes, {}
+        if not addresses and not selectors:
+            return
+        concerned = [
+            proxy
+            for proxy in self._known
+            if not addresses.isdisjoint(proxy.ips)
+            or any(
+                selects(found, self._labels(proxy)) for found in selectors.get(proxy.namespace, ())
+            )
+        ]
+        for proxy in concerned:
+            del self._known[proxy]
 
     def fits(self, snapshot: Snapshot) -> bool:
         """Whether every proxy has the same class in a later snapshot."""

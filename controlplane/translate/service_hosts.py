@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from msgspec import structs
 
+from controlplane.model.diff import same_frontends
 from controlplane.model.names import Host
 from controlplane.model.services import Protocol, Service, ServicePort
 from controlplane.model.snapshot import Snapshot
@@ -168,8 +169,7 @@ class ServiceHosts:
         """Whether a snapshot has the same services, with the same names for the class."""
         mine = self._snapshot
         return (
-            snapshot.services is mine.services
-            and snapshot.service_by_host is mine.service_by_host
+            same_frontends(mine, snapshot)
             and snapshot.mesh.default_service_export_to == mine.mesh.default_service_export_to
         )
 
@@ -184,7 +184,7 @@ class ServiceHosts:
             and snapshot.mesh is mine.mesh
             and snapshot.rules.hashes_like(mine.rules)
         )
-        if fits and snapshot.rules is not mine.rules:
+        if fits:
             self._read(snapshot)
         return fits
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from typing import Any
+from unittest import mock
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +20,11 @@ from controlplane.model.mesh import MeshConfig
 from controlplane.model.meta import Object, ObjectRef, Record
 from controlplane.model.proxy import Proxy, make_proxy
 from controlplane.model.snapshot import Snapshot
+from controlplane.translate import outbound
 from controlplane.translate.build import Generator
+from controlplane.translate.scope import Classifier
+from controlplane.translate.service_hosts import ServiceHosts
+from controlplane.translate.sidecar_routes import SidecarRoutes
 from tests.golden.support import make_object
 
 SOAK = int(os.environ.get("PYLOT_SOAK", "1"))
@@ -66,16 +72,6 @@ def endpoints(name: str, namespace: str, addresses: tuple[str, ...]) -> Object:
     )
 
 
-# Many that nothing happens to, or everything would be made again.
-QUIET = tuple(
-    item
-    for number in range(40)
-    for item in (
-        service(f"quiet-{number}", NAMESPACES[number % 2], address=f"10.1.0.{number}",
-                named="tcp" if number == 7 else "http"),
-        endpoints(f"quiet-{number}", NAMESPACES[number % 2], (f"10.2.0.{number}",)),
-    )
-)  # fmt: skip
 HOSTS = (
     f"a.one.{DOMAIN}",
     f"a.two.{DOMAIN}",
@@ -83,7 +79,7 @@ HOSTS = (
     f"quiet-7.two.{DOMAIN}",
     "out.example.com",
 )
-MORE_HOSTS = (*HOSTS, *HOSTS, "a", "quiet-2", f"*.one.{DOMAIN}", "*.example.com", "*")
+MORE_HOSTS = (*HOSTS, *HOSTS[:1] * 6, "a", "quiet-2", f"*.one.{DOMAIN}", "*.example.com", "*")
 POLICIES = (
     None,
     {"connectionPool": {"tcp": {"maxConnections": 7}}},
@@ -92,6 +88,7 @@ POLICIES = (
     {"tls": {"mode": "ISTIO_MUTUAL"}, "outlierDetection": {"consecutive5xxErrors": 3}},
     {"loadBalancer": {"localityLbSetting": {"enabled": True}}, "outlierDetection": {}},
     {"portLevelSettings": [{"port": {"number": 80}, "tls": {"mode": "DISABLE"}}]},
+    {"tls": {"mode": "SIMPLE", "credentialName": "secret"}},
 )
 MESHES = (MeshConfig(), MeshConfig(default_destination_rule_export_to=(".",)))
 
@@ -122,6 +119,32 @@ def entry(name: str, host: str, resolution: str, port: int, address: str) -> Obj
     return kubernetes("ServiceEntry", name, "one", spec)
 
 
+def quiet_rule(number: int, policy: Any, *, subset: bool = True) -> Object:
+    """The rule of a quiet service, in its namespace."""
+    return rule(
+        90 + 3 * number + number % 2,
+        f"quiet-{number}",
+        policy,
+        subset={} if subset else None,
+        export="*",
+        created="",
+    )
+
+
+# Many that nothing happens to, or everything would be made again; of some clusters is noticed that
+# their credentials are not served.
+QUIET = tuple(
+    item
+    for number in range(40)
+    for item in (
+        service(f"quiet-{number}", NAMESPACES[number % 2], address=f"10.1.0.{number}",
+                named="tcp" if number == 7 else "http"),
+        endpoints(f"quiet-{number}", NAMESPACES[number % 2], (f"10.2.0.{number}",)),
+        quiet_rule(number, POLICIES[-1 if number % 20 == 2 else 1]),
+    )
+)  # fmt: skip
+
+
 rules = st.builds(
     rule,
     st.integers(0, 3),
@@ -135,15 +158,15 @@ routes = st.builds(
     route,
     st.integers(0, 3),
     st.sampled_from(MORE_HOSTS),
-    st.sampled_from(HOSTS),
-    st.sampled_from(("", "v1")),
+    st.sampled_from((*HOSTS, *HOSTS[:1] * 3)),
+    st.sampled_from(("", "v1", "v1")),
 )
 services = st.builds(
     service,
     st.sampled_from(("a", "a", "quiet-7")),
     st.sampled_from(NAMESPACES[:2]),
     port=st.sampled_from((80, 81)),
-    named=st.sampled_from(("http", "grpc", "tcp", "other")),
+    named=st.sampled_from(("http", "http", "http", "grpc", "tcp", "other")),
     address=st.sampled_from(("10.0.0.1", "10.0.0.2", "10.1.0.5", "None")),
     export=st.sampled_from(("", "", ".", "two")),
     label=st.sampled_from(("", "x")),
@@ -153,9 +176,9 @@ services = st.builds(
 )
 slices = st.builds(
     endpoints,
-    st.sampled_from(("a", "a", "quiet-7")),
+    st.sampled_from(("a", "a", "quiet-6", "quiet-7")),
     st.sampled_from(NAMESPACES[:2]),
-    st.sampled_from(((), ("172.16.0.1",), ("172.16.0.9", "10.3.0.1"))),
+    st.sampled_from(((), ("172.16.0.1",), ("10.3.0.1", "172.16.0.1"), ("172.16.0.9",))),
 )
 entries = st.builds(
     entry,
@@ -175,7 +198,7 @@ def proxy(name: str, address: str, namespace: str, **metadata: Any) -> Proxy:
     return make_proxy(
         f"{kind}~{address}~{name}.{namespace}~{namespace}.{DOMAIN}",
         {"NAMESPACE": namespace, "LABELS": {"app": name}, **metadata},
-        locality="zone-0//",
+        locality="" if name == "client" else "zone-0//",
     )
 
 
@@ -267,3 +290,63 @@ def test_what_follows_changes_is_what_would_be_made_from_nothing(
             # What nobody asked of one snapshot cannot be taken over by the next.
             if last or at in asking:
                 assert everything(generator, snapshot, who) == everything(Generator(), alone, who)
+
+
+def follow(assembler: Assembler, *came: Object) -> Snapshot:
+    assembler.apply([Record.of(item) for item in came])
+    return assembler.snapshot()
+
+
+def capped(number: int, connections: int, *, subset: bool = True) -> Object:
+    return quiet_rule(
+        number, {"connectionPool": {"tcp": {"maxConnections": connections}}}, subset=subset
+    )
+
+
+def test_changes_that_nobody_asked_about_are_made_up_for_when_somebody_does() -> None:
+    assembler, generator = Assembler(), Generator()
+    snapshot = follow(assembler, *QUIET)
+    everything(generator, snapshot, PROXIES[0])
+    for item in (capped(4, 1), endpoints("quiet-5", "two", ("10.3.0.1",)), capped(8, 2)):
+        snapshot = follow(assembler, item)
+        generator.classify(PROXIES[0], snapshot)
+    found = everything(generator, snapshot, PROXIES[0])
+    assert found == everything(Generator(), snapshot, PROXIES[0])
+
+
+def test_a_virtual_service_is_looked_at_again_when_its_subset_comes_or_goes() -> None:
+    assembler = Assembler()
+    host = f"quiet-4.one.{DOMAIN}"
+    follow(assembler, *QUIET, route(0, host, host, "v1"))
+    wanted = ObjectRef("VirtualService", NAMESPACES[0], "route-0")
+    for item, missing in ((capped(4, 1, subset=False), True), (capped(4, 1), False)):
+        found = follow(assembler, item).diagnostics
+        assert (wanted in {entry.ref for entry in found}) == missing
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [capped(4, 1), service("quiet-4", "one", address="10.1.0.4", label="new", target=9)],
+    ids=["DestinationRule", "Service"],
+)
+def test_what_others_have_is_not_looked_at_when_one_object_changes(changed: Object) -> None:
+    assembler, generator = Assembler(), Generator()
+    snapshot = follow(assembler, *QUIET)
+    for who in PROXIES:
+        everything(generator, snapshot, who)
+    snapshot = follow(assembler, changed)
+    with (
+        mock.patch.object(outbound, "outbound_cluster_inputs", side_effect=AssertionError),
+        mock.patch.object(outbound, "outbound_listener_inputs", side_effect=AssertionError),
+        mock.patch.object(SidecarRoutes, "_ruled", side_effect=AssertionError),
+        mock.patch.object(ServiceHosts, "_make_defaults", side_effect=AssertionError),
+        mock.patch.object(Classifier, "_classify", side_effect=AssertionError),
+    ):
+        cls = [generator.classify(who, snapshot) for who in PROXIES]
+        for one in cls:
+            clusters = generator.clusters(snapshot, one)
+            listeners = generator.listeners(snapshot, one)
+            names = {name for item in listeners for name in item.routes} - {"http_proxy"}
+            assert clusters
+            for name in names:
+                assert generator.route(snapshot, one, name)
