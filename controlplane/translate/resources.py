@@ -98,15 +98,15 @@ class Joined:
         self._clusters: frozenset[str] | None = None
 
     @property
-    def body(self) -> bytes:
-        """The serialised message, joined anew each time."""
+    def pieces(self) -> tuple[bytes, ...]:
+        """What the message is joined from."""
         parts = self.parts
         pieces = [self.tail] * (2 * len(parts) + 2)
         pieces[0] = self.head
         # In two passes, which take a fifth of the time of one that goes from part to part.
         pieces[1:-1:2] = [part.beginning for part in parts]
         pieces[2::2] = [part.tail for part in parts]
-        return b"".join(pieces)
+        return tuple(pieces)
 
     @property
     def clusters(self) -> frozenset[str]:
@@ -212,7 +212,7 @@ class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
         """What the message is joined from."""
         kept, common = self.kept, self.common
         if isinstance(kept, Joined):
-            return (kept.body,)
+            return kept.pieces
         body = kept[DIGEST_SIZE:]
         if common.dictionary:
             body = zlib.decompressobj(_WINDOW, common.dictionary).decompress(body)
