@@ -78,7 +78,7 @@ def test_the_demo_serves_the_page_and_leaves_no_process(number: signal.Signals) 
     with demo("--capture", "none", "--port", str(port)) as process:
         read_until(process, r"Bookinfo is up")
         # Under 10 s on a machine of its own; here other tests may run beside it.
-        assert time.monotonic() - started < 20.0
+        assert time.monotonic() - started < 60.0
         text, reviews = page(port)
         assert "The Comedy of Errors" in text
         assert reviews.startswith("reviews-v")
@@ -111,7 +111,7 @@ def test_the_demo_in_namespaces_serves_the_page_and_leaves_nothing(number: signa
     started = time.monotonic()
     with demo("--capture", "netns", "--port", str(port)) as process:
         read_until(process, r"Bookinfo is up")
-        assert time.monotonic() - started < 20.0
+        assert time.monotonic() - started < 60.0
         assert "The Comedy of Errors" in page(port)[0]
         live = Path(read_until(process, r"files +(\S+)")[1])
         plane = read_until(process, r"control plane +(http://\S+)/debug")[1]

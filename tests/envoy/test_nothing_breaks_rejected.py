@@ -362,12 +362,13 @@ async def test_a_cluster_that_warms_too_long_is_named(mesh: ChaosMesh) -> None:
     assert mesh.interposer is not None
     before = await metric(mesh, "pylot_xds_warming_timeouts")
     mesh.interposer.keep_back_endpoints("||frozen")
+    started = time.monotonic()
     mesh.route(
         {"host": "frozen"},
         service("frozen", mesh.port),
         endpoint_slice("frozen", mesh.addresses[5:6], mesh.port),
     )
-    code, shown = await waited(mesh, "vs/front", "1s")
+    code, shown = await waited(mesh, "Service/frozen.default", "1s")
     assert code == 1
     assert "has not acknowledged" in shown
     assert "bookinfo.default" in shown
@@ -379,8 +380,7 @@ async def test_a_cluster_that_warms_too_long_is_named(mesh: ChaosMesh) -> None:
             if "ads.warming" in line and "||frozen" in line
         ]
 
-    started = time.monotonic()
-    lines = await eventually(log, lambda found: len(found) >= 4, seconds=10, what="a warning")
-    assert 2 < time.monotonic() - started < 8
+    lines = await eventually(log, lambda found: len(found) >= 4, seconds=20, what="a warning")
+    assert time.monotonic() - started > 4.5
     assert all(f"outbound|{mesh.port}||frozen.default.svc" in line for line in lines)
     assert await metric(mesh, "pylot_xds_warming_timeouts") == before + 4

@@ -137,8 +137,8 @@ async def test_a_delay_is_for_jason_only(mesh: Mesh) -> None:
     other = await mesh.caller.get(mesh.host("ratings"))
     jason = await mesh.caller.get(mesh.host("ratings"), end_user="jason")
     assert (jason.status, other.status) == (200, 200)
-    assert 6.9 < jason.seconds < 8.5
-    assert other.seconds < 2.0
+    assert 6.9 < jason.seconds < 12.0
+    assert other.seconds < 6.0
 
 
 async def test_an_abort_is_for_jason_only_and_never_reaches_the_service(mesh: Mesh) -> None:
@@ -170,13 +170,13 @@ async def test_a_mirror_sends_a_copy_and_answers_from_the_route(mesh: Mesh) -> N
 
 async def test_a_timeout_ends_the_wait(mesh: Mesh) -> None:
     await mesh.apply(reviews="reviews-timeout")
-    mesh.apps["reviews-v2"].delay = 2.0
+    mesh.apps["reviews-v2"].delay = 6.0
     try:
         answer = await mesh.caller.get(mesh.host("reviews"))
     finally:
         mesh.apps["reviews-v2"].delay = 0.0
     assert (answer.status, answer.text) == (504, "upstream request timeout")
-    assert 0.45 < answer.seconds < 1.5
+    assert 0.45 < answer.seconds < 5.0
 
 
 async def test_retries_hide_three_failures_and_not_four(mesh: Mesh) -> None:

@@ -327,7 +327,7 @@ async def test_after_a_reconnect_a_route_waits_for_clusters_that_the_client_lack
             await envoy.hears_nothing(0.3)
             await envoy.accepts(clusters)
             await envoy.hears(RDS)
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 4.9, "it waited until its time was over"
 
 
 async def test_an_unnamed_culprit_is_found_in_delta_too() -> None:

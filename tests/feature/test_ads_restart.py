@@ -140,11 +140,11 @@ async def test_a_client_that_acknowledges_nothing_keeps_old_clusters_for_a_while
         else:
             await comes_back(envoy, held)
         while True:  # how many come before depends on how many requests are read at once
-            last = await envoy.hears_anything(12.0)
+            last = await envoy.hears_anything(25.0)
             gone = last.removed == (REVIEWS,) if delta else REVIEWS not in last.names
             if last.type_url == CDS.url and gone:
                 break
-        assert 4.5 < last.at - began < 11.5
+        assert 4.5 < last.at - began < 25.0
 
 
 async def test_a_client_with_clusters_of_today_rebuilds_nothing() -> None:
