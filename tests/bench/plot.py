@@ -7,11 +7,14 @@ Written by hand because a plotting library is a large dependency for a few polyl
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from tests.bench.report import Row, markdown, read_report
 
@@ -105,10 +108,24 @@ def series(rows: Iterable[Row], value: Callable[[Row], float | None]) -> Series:
     return lines
 
 
-def main(*words: str) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Write the pictures of reports, and the table of the rows that have marks."""
-    *files, directory = words
-    reports = [read_report(Path(file)) for file in files]
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.plot",
+        description="Draw what `python -m tests.bench --json` wrote.",
+    )
+    parser.add_argument("report", nargs="+", type=Path, help="file with the rows of a run")
+    parser.add_argument("directory", type=Path, help="where the pictures and results.md go")
+    chosen = parser.parse_args(arguments)
+    if not chosen.directory.is_dir():
+        parser.error(f"{chosen.directory} is not a directory")
+    reports = []
+    for file in chosen.report:
+        try:
+            reports.append(read_report(file))
+        except (OSError, msgspec.MsgspecError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            parser.error(f"{file} is no report: {reason}")
     rows = [row for report in reports for row in report.rows]
     pictures: tuple[tuple[str, str, str, Callable[[Row], float | None]], ...] = (
         ("latency", "From change to last acknowledgement", "ms", lambda row: row.value * 1e3),
@@ -118,15 +135,15 @@ def main(*words: str) -> None:
     for name, title, unit, value in pictures:
         lines = series(rows, value)
         if lines:
-            (Path(directory) / f"{name}.svg").write_text(draw(title, unit, lines))
+            (chosen.directory / f"{name}.svg").write_text(draw(title, unit, lines))
     tables = [
         markdown(report)
         for report in reports
         if any(not row.scenario.startswith("growth ") for row in report.rows)
     ]
     if tables:
-        (Path(directory) / "results.md").write_text("# Results\n\n" + "\n".join(tables))
+        (chosen.directory / "results.md").write_text("# Results\n\n" + "\n".join(tables))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

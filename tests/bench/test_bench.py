@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import struct
+from pathlib import Path
 
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.bench.__main__ import main
 from tests.bench.bed import Size, bed
@@ -17,8 +19,9 @@ from tests.bench.http2 import FRAME_SIZE, HEAD, Connection, Message, frame
 from tests.bench.kubernetes import kubernetes
 from tests.bench.messages import CDS, EDS, RDS, URLS, Delta, Head, Sotw, node, read_head, read_whole
 from tests.bench.plot import draw
+from tests.bench.plot import main as plot
 from tests.bench.pushes import everything, finished
-from tests.bench.report import Row
+from tests.bench.report import Report, Row
 
 DATA = 0
 HEADER = Head("version-1", EDS, "nonce-1")
@@ -217,3 +220,36 @@ def test_wrong_usage_is_told_before_anything_is_measured(
         main(wrong)
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_reports_become_pictures_and_a_table(tmp_path: Path) -> None:
+    rows = [
+        Row(
+            scenario=f"growth {scenario}", protocol="delta", measure="seen to last ACK", unit="s",
+            value=sidecars / 1e4, cpu=sidecars / 1e5, memory=10**8, sidecars=sidecars,
+        )
+        for scenario in ("endpoint", "route") for sidecars in (100, 1000)
+    ]  # fmt: skip
+    report, marked = tmp_path / "growth.json", tmp_path / "rows.json"
+    Report(rows=rows).write(report)
+    Report(rows=[structs.replace(rows[0], scenario="endpoint", mark=0.1)]).write(marked)
+    plot([str(report), str(marked), str(tmp_path)])
+    for name in ("latency", "cpu", "memory"):
+        assert "<svg" in (tmp_path / f"{name}.svg").read_text()
+    assert (
+        "| endpoint | delta | seen to last ACK | 10 ms | 100 ms |"
+        in (tmp_path / "results.md").read_text()
+    )
+
+
+@pytest.mark.parametrize("content", [None, b"{}", b"rows"])
+def test_what_is_no_report_is_told(
+    content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.json"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SystemExit) as ended:
+        plot([str(file), str(tmp_path)])
+    assert ended.value.code == 2
+    assert f"{file} is no report" in capsys.readouterr().err
