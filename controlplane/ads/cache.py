@@ -260,12 +260,14 @@ class Collection:
         found = self._differences.get(old)
         if found is None:
             known = old.by_name
+            # Nearly all are the very same, which needs no call.
+            others = [
+                name for name, resource in self.by_name.items() if known.get(name) is not resource
+            ]
             changed = frozenset(
-                name
-                for name, resource in self.by_name.items()
-                if not same(resource, known.get(name))
+                name for name in others if not same(self.by_name[name], known.get(name))
             )
-            gone = tuple(sorted(name for name in known if name not in self.by_name))
+            gone = tuple(sorted(known.keys() - self.by_name.keys()))
             found = self._differences[old] = Difference(changed, gone)
         return found
 

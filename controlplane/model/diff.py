@@ -86,14 +86,18 @@ def changed_hosts(old: Snapshot, new: Snapshot) -> frozenset[Host] | None:
     )
 
 
-def same_frontends(old: Snapshot, new: Snapshot) -> bool:
-    """Whether clients address all services alike in two snapshots."""
+def moved_frontends(old: Snapshot, new: Snapshot) -> frozenset[Host]:
+    """Return the hosts of the services that came, went, or are addressed otherwise by clients."""
     before, after = old.service_by_host, new.service_by_host
-    for host in changed_keys(before, after):
-        one, other = before.get(host), after.get(host)
-        if one is None or other is None or one.frontend != other.frontend:
-            return False
-    return True
+    return frozenset(
+        host
+        for host in changed_keys(before, after)
+        if not _same_frontend(before.get(host), after.get(host))
+    )
+
+
+def _same_frontend(old: Service | None, new: Service | None) -> bool:
+    return old is not None and new is not None and old.frontend == new.frontend
 
 
 def moved_between(old: Snapshot, new: Snapshot, hosts: Iterable[Host]) -> frozenset[str]:

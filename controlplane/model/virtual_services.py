@@ -164,6 +164,15 @@ def mesh_hosts(rule: RoutingRule) -> tuple[Host, ...]:
     return tuple(host for host in rule.hosts if host != "*")
 
 
+def http_destinations(rule: RoutingRule) -> Iterator[Destination]:
+    """Yield all destinations of the `http` entries of a rule, those of shadow requests too."""
+    for route in rule.http:
+        yield from (weighted.destination for weighted in route.route)
+        yield from (mirror.destination for mirror in route.mirrors)
+        if route.mirror is not None:
+            yield route.mirror
+
+
 class _Former(NamedTuple):
     """What the index was made of that came before, and what was different then."""
 

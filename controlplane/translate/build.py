@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from controlplane.model.diagnostics import Diagnostic
-from controlplane.model.diff import same_frontends
+from controlplane.model.diff import moved_frontends
 from controlplane.model.proxy import Proxy
 from controlplane.model.snapshot import EMPTY, ServiceTarget, Snapshot
 from controlplane.translate.clusters import build_cluster
@@ -225,7 +225,7 @@ class Generator:
         if snapshot is not self._snapshot:
             before = self._snapshot
             if (
-                not same_frontends(before, snapshot)
+                moved_frontends(before, snapshot)
                 or snapshot.mesh is not before.mesh
                 or not snapshot.rules.hashes_like(before.rules)
             ):
@@ -239,7 +239,9 @@ class Generator:
             if not self._outbound.fits(snapshot):
                 self._outbound = self._outbound_of(snapshot, self._outbound)
             self._service_hosts = {
-                cls: hosts for cls, hosts in self._service_hosts.items() if hosts.is_of(snapshot)
+                cls: hosts
+                for cls, hosts in self._service_hosts.items()
+                if hosts.is_of(snapshot) or hosts.moved_in(snapshot) is not None
             }
             for memo in (
                 self._cluster,

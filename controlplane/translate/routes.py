@@ -124,11 +124,13 @@ class RouteParts:
     ) -> Self | None:
         """Return the parts of another input, looking only at virtual hosts that are others.
 
-        None when they are not as many, or when there is something to say about them.
+        None when there is something to say about them.
         """
         before = self.value.virtual_hosts
-        if len(before) != len(value.virtual_hosts) or self.diagnostics:
+        if self.diagnostics:
             return None
+        if len(before) != len(value.virtual_hosts):
+            return self._spliced(value, make)
         same = map(is_, before, value.virtual_hosts)
         virtual_hosts, digests = list(self.virtual_hosts), bytearray(self.digests)
         for at in [at for at, known in enumerate(same) if not known]:
@@ -137,6 +139,34 @@ class RouteParts:
                 return None
             digests[at * DIGEST_SIZE : (at + 1) * DIGEST_SIZE] = made.digest
         return type(self)(value, tuple(virtual_hosts), bytes(digests), ())
+
+    def _spliced(
+        self, value: RouteInput, make: Callable[[VirtualHostInput], VirtualHostBytes]
+    ) -> Self | None:
+        """Return the parts of an input with more or fewer virtual hosts in one place."""
+        before, after = self.value.virtual_hosts, value.virtual_hosts
+        shorter = min(len(before), len(after))
+        start = next((at for at in range(shorter) if before[at] is not after[at]), shorter)
+        end = next(
+            (at for at in range(shorter - start) if before[-1 - at] is not after[-1 - at]),
+            shorter - start,
+        )
+        made = [make(host) for host in after[start : len(after) - end]]
+        if any(host.diagnostics for host in made):
+            return None
+        rest = len(before) - end
+        return type(self)(
+            value,
+            (*self.virtual_hosts[:start], *made, *self.virtual_hosts[rest:]),
+            b"".join(
+                (
+                    self.digests[: start * DIGEST_SIZE],
+                    *[host.digest for host in made],
+                    self.digests[rest * DIGEST_SIZE :],
+                )
+            ),
+            (),
+        )
 
     def __hash__(self) -> int:
         return self._hash

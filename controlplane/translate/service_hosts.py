@@ -10,15 +10,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from msgspec import structs
 
-from controlplane.model.diff import same_frontends
+from controlplane.model.diff import moved_frontends
 from controlplane.model.names import Host
 from controlplane.model.services import Protocol, Service, ServicePort
 from controlplane.model.snapshot import Snapshot
-from controlplane.model.virtual_services import RoutingRule
+from controlplane.model.virtual_services import MeshRules, RoutingRule
 from controlplane.translate.destinations import Destinations
 from controlplane.translate.scope import OutboundClass
 from controlplane.translate.virtual_hosts import (
@@ -35,6 +36,8 @@ Selection = tuple[str, int, RoutingRule]
 """A namespace that stands for all that are alike, a port, and a VirtualService."""
 
 _MAX_ALIASES: Final = 10
+_NOBODY: Final[frozenset[Host]] = frozenset()
+_NAME: Final = itemgetter(0)
 _SELECTIONS_KEPT: Final = 1 << 14
 
 
@@ -97,6 +100,8 @@ class Shared:
         self._selected: Final[dict[Selection, RuleContent | None]] = {}
         self._seen: Final[dict[str, Seen]] = {}
         self._usual: Final[dict[UsualKey, Defaults | None]] = {}
+        self.led: Final[dict[tuple[MeshRules, frozenset[Host]], frozenset[Host] | None]] = {}
+        """Hosts whose virtual hosts services that moved may change: `SidecarRoutes` keeps it."""
 
     def seen(self, namespace: str, services: Iterable[Service]) -> Seen:
         """Return the services that clients of a namespace see, gone through once."""
@@ -144,7 +149,7 @@ class ServiceHosts:
         shared: Shared | None = None,
         alike: str | None = None,
     ) -> None:
-        """`before` is what the same class had in a snapshot with the same services.
+        """`before` is what the same class had in another snapshot.
 
         `alike` names all namespaces whose clients follow the same DestinationRules (`Sights`).
         """
@@ -162,16 +167,50 @@ class ServiceHosts:
         namespace, found, domain = cls.dns_domain.partition(".svc.")
         self._near: Final = f".{namespace}." if found else None
         self._far_domain: Final = sys.intern(f".svc.{domain}") if found else cls.dns_domain
-        if before is not None and before.is_of(snapshot):
+        self.moved: frozenset[Host] = _NOBODY
+        """Hosts of services that are others than those of `former_routed`."""
+        self.former_routed: Final[dict[int, Any]] = {}
+        moved = None if before is None else before.moved_in(snapshot)
+        if before is None:
+            return
+        if before.is_of(snapshot):
             self._former = dict(before._defaults)
+        elif moved is not None:
+            self.moved = moved
+            self._former = dict(before._defaults)
+            self.former_routed.update(before.routed)
+            self.joined.update(before.joined)
 
     def is_of(self, snapshot: Snapshot) -> bool:
         """Whether a snapshot has the same services, with the same names for the class."""
         mine = self._snapshot
         return (
-            same_frontends(mine, snapshot)
+            not moved_frontends(mine, snapshot)
             and snapshot.mesh.default_service_export_to == mine.mesh.default_service_export_to
         )
+
+    def moved_in(self, snapshot: Snapshot) -> frozenset[Host] | None:
+        """Return the hosts of the services that clients address otherwise in another snapshot.
+
+        None when they are many, when one of them is another name of a service or has some, or
+        when more is different.
+        """
+        mine = self._snapshot
+        hosts = moved_frontends(mine, snapshot)
+        if (
+            snapshot.mesh is not mine.mesh
+            or not snapshot.rules.hashes_like(mine.rules)
+            or len(hosts) * 8 > len(snapshot.services)
+        ):
+            return None
+        for known in (mine, snapshot):
+            if any(service.alias_of in hosts for service in known.services):
+                return None
+            for host in hosts:
+                service: Service | None = known.service_by_host.get(host)
+                if service is not None and service.alias_of is not None:
+                    return None
+        return hosts
 
     def fits(self, snapshot: Snapshot) -> bool:
         """Whether another snapshot has the same in everything that is read here.
@@ -257,12 +296,31 @@ class ServiceHosts:
         Who keeps a domain then depends on which of them VirtualServices speak for.
         """
         if port not in self._defaults:
-            if port in self._former:
-                former = self._former.pop(port)
-                self._defaults[port] = None if former is None else self._renew(former, port)
-            else:
+            known = port in self._former
+            former = self._former.pop(port, None)
+            if not known or (self.moved and former is None):
                 self._defaults[port] = self._make_defaults(port)
+            elif former is None:
+                self._defaults[port] = None
+            elif self.moved:
+                self._defaults[port] = self._move(former, port)
+            else:
+                self._defaults[port] = self._renew(former, port)
         return self._defaults[port]
+
+    def _move(self, former: Defaults, port: int) -> Defaults | None:
+        """Return what the port has now that some services are others, or not there any more."""
+        by_name = dict(former.by_name)
+        for host in self.moved:
+            by_name.pop(with_port(host, port), None)
+        here = self.by_port.get(port, {})
+        for service in [here[host] for host in self.moved if host in here]:
+            if carries_http(service.port(port)):
+                value = self._default(service, port)
+                if value.name in by_name or claimed_twice(value, by_name.values()):
+                    return None
+                by_name[value.name] = value
+        return Defaults(dict(sorted(by_name.items(), key=_NAME)))
 
     def _renew(self, former: Defaults, port: int) -> Defaults:
         """Return what the port has now: the same services and domains, perhaps other contents."""
@@ -347,6 +405,12 @@ class ServiceHosts:
                 sources=service.ref,
             )
         )
+
+
+def claimed_twice(value: VirtualHostInput, others: Iterable[VirtualHostInput]) -> bool:
+    """Whether one of the domains of a virtual host is also that of another, or of the catch-all."""
+    texts = f" {' '.join([other.text for other in others])} ".lower()
+    return any(claim == "*" or f" {claim} " in texts for claim in value.claims())
 
 
 def carries_http(port: ServicePort | None) -> bool:

@@ -29,11 +29,21 @@ from controlplane.model.names import (
 )
 from controlplane.model.services import Service
 from controlplane.model.snapshot import Snapshot
-from controlplane.model.virtual_services import MeshRules, RoutingRule, mesh_hosts
+from controlplane.model.virtual_services import (
+    MeshRules,
+    RoutingRule,
+    http_destinations,
+    mesh_hosts,
+)
 from controlplane.translate.destinations import Destinations
 from controlplane.translate.http_route import HttpRouteInput
 from controlplane.translate.scope import OutboundClass
-from controlplane.translate.service_hosts import Defaults, ServiceHosts, carries_http
+from controlplane.translate.service_hosts import (
+    Defaults,
+    ServiceHosts,
+    carries_http,
+    claimed_twice,
+)
 from controlplane.translate.virtual_hosts import (
     ALLOW_ANY,
     BLOCK_ALL,
@@ -104,7 +114,10 @@ class SidecarRoutes:
     def port(self, port: int) -> tuple[VirtualHostInput, ...]:
         """Return the virtual hosts of a shared port, by name, without the catch-all."""
         last: Routed | None = self._hosts.routed.get(port)
-        made = None if last is None else self._renew(last, port)
+        moved: frozenset[Host] = frozenset()
+        if last is None:
+            last, moved = self._hosts.former_routed.pop(port, None), self._hosts.moved
+        made = None if last is None else self._renew(last, port, moved)
         if made is None:
             ruled = list(self._ruled(port))
             found = _replace(self._hosts.defaults(port), ruled)
@@ -115,19 +128,21 @@ class SidecarRoutes:
         self._hosts.routed[port] = made
         return made.virtual_hosts
 
-    def _renew(self, last: Routed, port: int) -> Routed | None:
-        """Return what a port has now that other rules hold; only their hosts are looked at.
+    def _renew(self, last: Routed, port: int, moved: frozenset[Host]) -> Routed | None:
+        """Return what a port has now that other rules hold, or that some services `moved`.
 
-        None where domains have to be shared out again.
+        Only the hosts that this may concern are looked at. None where domains have to be shared
+        out again.
         """
-        if last.rules is self._rules:
+        if last.rules is self._rules and not moved:
             return last
         defaults, hosts = self._hosts.defaults(port), self._rules.changed_hosts(last.rules)
-        if defaults is None or hosts is None or not last.apart:
+        led = self._led_to(moved)
+        if defaults is None or hosts is None or led is None or not last.apart:
             return None
         virtual_hosts = list(last.virtual_hosts)
         changed = False
-        for host in hosts:
+        for host in hosts | led:
             name = with_port(host, port)
             at = bisect_left(virtual_hosts, name, key=_NAME)
             known = virtual_hosts[at] if at < len(virtual_hosts) else None
@@ -135,14 +150,42 @@ class SidecarRoutes:
                 known = None
             content = self._content(host, port)
             made = defaults.by_name.get(name)
-            if content is not None and known is not None:
+            if made is not None and content is not None:
+                made = structs.replace(made, content=content)
+            elif made is None and content is not None and known is not None and host not in moved:
                 made = structs.replace(known, content=content)
-            elif content is not None or (made is None and known is not None):
+            elif made is None and (
+                content is not None or (known is not None and host not in moved)
+            ):
                 return None  # a host that is no service comes or goes, and with it a domain
-            if made is not None and made != known:
-                virtual_hosts[at] = made
-                changed = True
+            if made == known:
+                continue
+            changed = True
+            virtual_hosts[at : at + (known is not None)] = [] if made is None else [made]
+            if made is not None and (known is None or known.text != made.text):
+                others = (*virtual_hosts[:at], *virtual_hosts[at + 1 :])
+                if claimed_twice(made, others):
+                    return None
         return Routed(self._rules, tuple(virtual_hosts) if changed else last.virtual_hosts, True)
+
+    def _led_to(self, moved: frozenset[Host]) -> frozenset[Host] | None:
+        """Return these hosts and those of all rules that route them, or that lead to them.
+
+        None when one of them is a wildcard.
+        """
+        if not moved:
+            return moved
+        known, key = self._hosts.shared.led, (self._rules, moved)
+        if key not in known:
+            hosts = set(moved)
+            for rule in self._rules.rules:
+                own = mesh_hosts(rule)
+                to = [destination.host for destination in http_destinations(rule)]
+                if not moved.isdisjoint(own) or not moved.isdisjoint(to):
+                    hosts.update(own)
+                hosts.update(filter(is_wildcard, own))
+            known[key] = None if any(map(is_wildcard, hosts)) else frozenset(hosts)
+        return known[key]
 
     def all_ports(self) -> tuple[VirtualHostInput, ...]:
         """Return the virtual hosts of every port for a listener that serves them all.

@@ -350,3 +350,40 @@ def test_what_others_have_is_not_looked_at_when_one_object_changes(changed: Obje
             assert clusters
             for name in names:
                 assert generator.route(snapshot, one, name)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        service("new", "one", address="10.4.0.1"),
+        service("quiet-4", "one", address="10.1.0.4", port=81),
+        service("quiet-4", "one", address="10.4.0.2", named="grpc"),
+    ],
+    ids=["came", "left the port", "has another address"],
+)
+def test_the_virtual_hosts_of_other_services_stay_when_one_changes(changed: Object) -> None:
+    assembler, generator = Assembler(), Generator()
+    snapshot = follow(assembler, *QUIET, route(0, HOSTS[2], f"quiet-4.one.{DOMAIN}", "v1"))
+    for who in PROXIES:
+        everything(generator, snapshot, who)
+    snapshot = follow(assembler, changed)
+    for who in PROXIES[:2]:
+        cls = generator.classify(who, snapshot)
+        with (
+            mock.patch.object(outbound, "outbound_cluster_inputs", side_effect=AssertionError),
+            mock.patch.object(SidecarRoutes, "_ruled", side_effect=AssertionError),
+            mock.patch.object(ServiceHosts, "_make_defaults", side_effect=AssertionError),
+        ):
+            assert generator.clusters(snapshot, cls)
+            found = generator.route(snapshot, cls, "80").body
+        assert found == Generator().route(snapshot, cls, "80").body
+
+
+@pytest.mark.parametrize("host", ["new.one", "10.4.0.1"])
+def test_a_service_that_comes_shares_its_names_with_hosts_that_were_none(host: str) -> None:
+    assembler, generator = Assembler(), Generator()
+    snapshot = follow(assembler, *QUIET, route(0, host, HOSTS[2], ""))
+    everything(generator, snapshot, PROXIES[0])
+    snapshot = follow(assembler, service("new", "one", address="10.4.0.1"))
+    found = everything(generator, snapshot, PROXIES[0])
+    assert found == everything(Generator(), snapshot, PROXIES[0])
