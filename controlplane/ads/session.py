@@ -136,6 +136,7 @@ class SotwSession(Session):
         known = watch.names.names
         added = asked - known
         spontaneous = not request.nonce and bool(watch.nonce_sent)
+        same = bool(request.nonce) and asked == known and wildcard == watch.wildcard
         if asked != known or wildcard != watch.wildcard:
             names = self._shared.names.intern(asked)
             narrower = not wildcard and (watch.wildcard or bool(known - asked))
@@ -153,7 +154,7 @@ class SotwSession(Session):
         if not wildcard and not asked:
             watch.owed = False
             watch.force = frozenset()
-        watch.dirty = True
+        watch.dirty = watch.dirty or not same or not watch.told_all()
 
     def _content(self, watch: Watch, wanted: Collection) -> Content | None:
         difference = wanted.difference(watch.sent)

@@ -121,3 +121,17 @@ def test_what_nobody_holds_any_more_is_not_kept_for_it(*, delta: bool) -> None:
         bed.answers(stream, bed.pusher.take(stream))
     gc.collect()
     assert told() is None
+
+
+def test_an_acknowledgement_that_says_nothing_new_leaves_nothing_to_look_at() -> None:
+    bed = Bed(delta=False, streams=1)
+    (stream,) = bed.streams
+    bed.endpoints_move("10.9.9.9")
+    sent = bed.pusher.take(stream)
+    assert sent is not None
+    answer = Request(type_url=EDS.url, names=(A, B), version=sent.version, nonce=sent.nonce)
+    bed.pusher.on_request(stream, answer)
+    assert bed.pusher.idle(stream)
+    fewer = Request(type_url=EDS.url, names=(A,), version=sent.version, nonce=sent.nonce)
+    bed.pusher.on_request(stream, fewer)
+    assert not bed.pusher.idle(stream)
