@@ -9,14 +9,15 @@ rule that is easy to break: a collection is never changed after it was made.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from controlplane.ads import wire
+from controlplane.ads.splices import Piece, Splice
 from controlplane.ads.types import WILDCARD, Names, Nonce, Version
 from controlplane.model.names import Host, parse_cluster
-from controlplane.translate.resources import Resource, ResourceType, content_hash
+from controlplane.translate.resources import Joined, Resource, ResourceType, content_hash
 
 _REMEMBERED: Final = 64  # responses, differences and overlays kept per collection
 
@@ -116,11 +117,20 @@ class News:
 class Content:
     """What one response carries: resources and the names that go."""
 
-    __slots__ = ("_delta", "_news", "_sotw", "kind", "names", "removed", "resources", "version")
+    __slots__ = (
+        "_delta", "_former", "_news", "_sotw", "_splice", "kind", "names", "removed", "resources",
+        "version",
+    )  # fmt: skip
 
     def __init__(
-        self, kind: ResourceType, resources: tuple[Resource, ...], removed: tuple[str, ...] = ()
+        self,
+        kind: ResourceType,
+        resources: tuple[Resource, ...],
+        removed: tuple[str, ...] = (),
+        *,
+        former: Content | None = None,
     ) -> None:
+        """`former` carried the same names before; most of its bytes may be the same."""
         self.kind: Final = kind
         self.resources: Final = resources
         self.removed: Final = removed
@@ -129,6 +139,8 @@ class Content:
         self._news: WeakKeyDictionary[Collection, News] | None = None
         self._sotw: Assembled | None = None
         self._delta: Assembled | None = None
+        self._former = former
+        self._splice: Splice | None = None
 
     def news(self, before: Collection) -> News:
         """Return what this brings to a client that holds `before`."""
@@ -153,7 +165,7 @@ class Content:
             self._sotw = self._assemble(
                 self._sotw,
                 next(sequences),
-                lambda head: wire.sotw_response(head, self.resources),
+                lambda head: wire.sotw_response(head, self.resources, self._pieces()),
             )
         return self._sotw
 
@@ -163,9 +175,33 @@ class Content:
             self._delta = self._assemble(
                 self._delta,
                 next(sequences),
-                lambda head: wire.delta_response(head, self.resources, self.removed),
+                lambda head: wire.delta_response(
+                    head, self.resources, self.removed, self._pieces()
+                ),
             )
         return self._delta
+
+    def forget_former(self) -> None:
+        """Do without what was carried before."""
+        self._former = None
+
+    def _pieces(self) -> Sequence[Piece] | None:
+        """Return what the only resource is joined from, None when there are several or none.
+
+        That is taken out of the former response, which nobody needs any more then.
+        """
+        former, self._former = self._former, None
+        joined = self.resources[0].kept if len(self.resources) == 1 else None
+        if not isinstance(joined, Joined) or self.removed:
+            return None
+        splice = None
+        if former is not None and former._splice is not None:
+            made = former._sotw or former._delta
+            splice = former._splice.then(joined, made.payload) if made is not None else None
+        splice = splice or Splice.of(joined)
+        pieces, splice.pieces = splice.pieces, ()
+        self._splice = splice
+        return pieces
 
     def _assemble(
         self, known: Assembled | None, sequence: int, make: Callable[[bytes], bytes]
@@ -197,6 +233,7 @@ class Collection:
         "_by_version",
         "_contents",
         "_differences",
+        "_former",
         "_known",
         "_overlays",
         "_restricted",
@@ -211,6 +248,7 @@ class Collection:
         self._version: Version | None = None
         self._by_version: dict[str, Resource] | None = None
         self._contents: dict[tuple[Names | None, tuple[str, ...]], Content] = {}
+        self._former: dict[tuple[Names | None, tuple[str, ...]], Content] = {}
         self._differences: WeakKeyDictionary[Collection, Difference] = WeakKeyDictionary()
         self._known: dict[tuple[Names, Names], Names] = {}
         # Weak, so that they may stay when this is superseded: other classes get the same ones.
@@ -297,7 +335,7 @@ class Collection:
                 chosen = tuple(self.by_name[name] for name in sorted(names))
             else:
                 chosen = tuple(resource for name, resource in self.by_name.items() if name in names)
-            found = Content(self.kind, chosen, removed)
+            found = Content(self.kind, chosen, removed, former=self._former.pop(key, None))
             if len(self._contents) >= _REMEMBERED:
                 self._contents.clear()
             self._contents[key] = found
@@ -346,8 +384,17 @@ class Collection:
             self._overlays[resources] = found
         return found
 
-    def superseded(self) -> None:
-        """Forget assembled responses: a newer collection took this one's place."""
+    def superseded(self, successor: Collection | None = None) -> None:
+        """Forget assembled responses: a newer collection took this one's place.
+
+        A successor with the same names gets those of single resources, until it has its own.
+        """
+        if successor is not None:
+            for key, content in self._contents.items():
+                content.forget_former()
+                if key not in successor._contents and len(content.resources) == 1:
+                    successor._former.setdefault(key, content)
+        self._former.clear()
         self._contents.clear()
         self._known.clear()
 

@@ -339,9 +339,11 @@ class ClassView:
     def forget_before(self, successor: ClassView) -> None:
         """Free the assembled responses that only this view needed."""
         kept = set(map(id, successor.collections()))
+        pairs = successor.selection_pairs(self, ResourceType.ROUTE)
+        follows = {id(was): now for was, now in pairs}
         for collection in self.collections():
             if id(collection) not in kept:
-                collection.superseded()
+                collection.superseded(follows.get(id(collection)))
         self._was = {}
         self._table_was = None
 

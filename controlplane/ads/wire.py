@@ -11,13 +11,14 @@ from __future__ import annotations
 import functools
 from binascii import hexlify
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from controlplane.ads.name_lists import RecentLists
+from controlplane.ads.splices import Piece
 from controlplane.ads.types import TYPE_BY_URL
 from controlplane.errors import NodeError
 from controlplane.model.proxy import Proxy, make_proxy
@@ -330,23 +331,36 @@ def _delta_heads(kind: ResourceType, size: int, name: int) -> tuple[bytes, bytes
     return _RESOURCES_KEY + varint(inside) + before, after
 
 
-def sotw_response(head: bytes, resources: Iterable[Resource]) -> bytes:
-    """Return a DiscoveryResponse: its header and its `resources` field."""
+def sotw_response(
+    head: bytes, resources: Iterable[Resource], only: Sequence[Piece] | None = None
+) -> bytes:
+    """Return a DiscoveryResponse: its header and its `resources` field.
+
+    `only` are the pieces of the only resource, when they are at hand.
+    """
     out = BytesIO()
     out.write(head)
     for resource in resources:
-        pieces = resource.pieces
+        pieces = resource.pieces if only is None else only
         out.write(_sotw_head(resource.type, sum(map(len, pieces))))
         out.writelines(pieces)
     return out.getvalue()
 
 
-def delta_response(head: bytes, resources: Iterable[Resource], removed: Iterable[str]) -> bytes:
-    """Return a DeltaDiscoveryResponse: its header, then what comes and what goes."""
+def delta_response(
+    head: bytes,
+    resources: Iterable[Resource],
+    removed: Iterable[str],
+    only: Sequence[Piece] | None = None,
+) -> bytes:
+    """Return a DeltaDiscoveryResponse: its header, then what comes and what goes.
+
+    `only` are the pieces of the only resource, when they are at hand.
+    """
     out = BytesIO()
     out.write(head)
     for resource in resources:
-        pieces, name = resource.pieces, resource.name.encode()
+        pieces, name = resource.pieces if only is None else only, resource.name.encode()
         before, after = _delta_heads(resource.type, sum(map(len, pieces)), len(name))
         out.writelines((before, name, _VERSION_KEY, hexlify(resource.digest), after, *pieces))
     out.writelines(length_delimited(_REMOVED, name.encode()) for name in removed)
