@@ -1,9 +1,10 @@
 """The floor: what the transport costs alone when it sends ready bytes to as many streams.
 
 Run as `python -m tests.bench.floor`, it is the server: it holds its streams and sends each line's
-number of bytes from standard input as one response to all of them, by our transport or, to
-compare, by grpc.aio. A control plane cannot be faster than its transport; the distance to it is
-what the engine takes.
+number of bytes from standard input as responses to all of them, by our transport or, to compare,
+by grpc.aio. As in a mesh with as many classes of sidecars, a part of the streams is sent the same
+object, and the next part another one, which is new. A control plane cannot be faster than its
+transport; the distance to it is what the engine takes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, Final, TypeVar
 
 from controlplane.ads.wire import SERVICE, SOTW_METHOD
 from controlplane.transport.server import GrpcServer
@@ -30,6 +31,7 @@ from tests.bench.report import Row, progress
 from tests.bench.server import HOST, free_port
 
 _SIZES = (1_000, 100_000, 460_000, 1_250_000)
+_CLASSES = Size().classes  # of streams that are sent the same response
 _GROWING = 3  # responses of each size that are not measured: TCP's windows grow meanwhile
 
 
@@ -99,6 +101,9 @@ def _wait(port: int) -> None:
     raise TimeoutError("the floor's server does not listen")
 
 
+_Stream = TypeVar("_Stream")
+
+
 class _Held:
     """A stream that is held: only the newest response waits, as in the control plane."""
 
@@ -139,8 +144,8 @@ async def serve(port: int) -> None:
     streams: set[_Held] = set()
     server = GrpcServer({f"/{SERVICE}/{SOTW_METHOD}": lambda call: _Held(call, streams)})
     await server.start(f"{HOST}:{port}")
-    async for response in _responses():
-        for stream in tuple(streams):
+    async for responses in _responses():
+        for response, stream in _dealt(responses, tuple(streams)):
             stream.push(response)
 
 
@@ -174,13 +179,21 @@ async def serve_grpc(port: int) -> None:
     )
     server.add_insecure_port(f"{HOST}:{port}")
     await server.start()
-    async for response in _responses():
-        for queue in writers:
+    async for responses in _responses():
+        for response, queue in _dealt(responses, tuple(writers)):
             queue.put_nowait(response)
 
 
-async def _responses() -> AsyncIterator[bytes]:
-    """A response of so many bytes for each line of standard input."""
+def _dealt(
+    responses: Sequence[bytes], streams: Sequence[_Stream]
+) -> Iterator[tuple[bytes, _Stream]]:
+    """Each stream with its response, those with the same one after the other."""
+    for number, stream in enumerate(streams):
+        yield responses[number * len(responses) // len(streams)], stream
+
+
+async def _responses() -> AsyncIterator[Sequence[bytes]]:
+    """A response of so many bytes for each class and line of standard input."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
@@ -189,12 +202,13 @@ async def _responses() -> AsyncIterator[bytes]:
     while line := await reader.readline():
         number += 1
         # The resource is an unknown field inside an Any, so that the sidecars find no names.
-        yield (
+        response = (
             field(1, f"version-{number}".encode())
             + field(4, URLS[CDS].encode())
             + field(5, f"nonce-{number}".encode())
             + field(2, field(15, bytes(int(line))))
         )
+        yield [b"".join((response[:1], response[1:])) for _ in range(_CLASSES)]
 
 
 TRANSPORTS: Final = {"ours": serve, "grpc.aio": serve_grpc}
