@@ -15,8 +15,17 @@ import pytest
 
 from controlplane.ads.cache import Collection
 from controlplane.ads.classes import Stream
+from controlplane.ads.name_lists import NameLists, RecentLists
 from controlplane.ads.pusher import Pusher
-from controlplane.ads.wire import DeltaRequest, decode_request, delta_response, sotw_response
+from controlplane.ads.types import Send
+from controlplane.ads.wire import (
+    Answers,
+    DeltaRequest,
+    Request,
+    decode_request,
+    delta_response,
+    sotw_response,
+)
 from controlplane.model.assemble import Assembler
 from controlplane.model.base import dec_hook
 from controlplane.model.core import EndpointSlice
@@ -31,11 +40,13 @@ from controlplane.translate.resources import Resource, ResourceType
 from tests.bench import messages, world
 from tests.bench.bed import Size, mesh_directory
 from tests.bench.translation import load, proxies
+from tests.unit.transport.wire import Talk, call, data, message
 
 Run = Callable[..., Any]
 SIZE = Size()
 STREAMS = 100
 ORIGIN = Provenance("bench")
+_KINDS = {kind.url: kind for kind in ResourceType}
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +92,26 @@ def test_decoding_of_an_acknowledgement_with_many_names(
     assert len(request.names) == len(clusters)
 
 
+def test_acknowledgement_with_many_names_that_another_client_has_sent(
+    benchmark: Run, clusters: tuple[Resource, ...]
+) -> None:
+    """From the bytes of a socket to the request."""
+    names = messages.Sotw.name_list(item.name for item in clusters)
+    head = messages.Head("0123456789abcdef", messages.EDS, "nonce")
+    frames = data(1, message(messages.Sotw.request(messages.EDS, names=names, head=head)))
+    talk, recent, answers = Talk(), RecentLists(NameLists()), Answers()
+    talk.opens(call(1))
+
+    def read() -> Request:
+        talk.hears(frames)
+        payload = talk.calls[0].messages[-1]
+        talk.calls[0].events.clear()
+        request, _ = decode_request(payload, first=False, recent=recent, answers=answers)
+        return request
+
+    assert len(benchmark(read).names) == len(clusters)
+
+
 def test_decoding_of_a_first_request(benchmark: Run) -> None:
     extensions = messages.extensions(516)
     node = messages.node(1, namespace="ns-1", labels={"app": "svc-1"}, extensions=extensions)
@@ -117,19 +148,17 @@ def test_packing_of_the_endpoints_of_a_slice(benchmark: Run) -> None:
     assert len(list(kept.rows())) == len(item.endpoints)
 
 
-def _subscribed(snapshot: Snapshot) -> tuple[Pusher, list[Stream]]:
+def _subscribed(snapshot: Snapshot, *, delta: bool) -> tuple[Pusher, list[Stream]]:
     generator = Generator()
     pusher = Pusher(generator, generator.classify, clock=time.monotonic, epoch=time.time)
     pusher.publish(EMPTY, snapshot, diff(EMPTY, snapshot))
     streams = []
     for proxy in proxies(STREAMS, classes=10, namespaces=SIZE.namespaces):
-        stream = pusher.connect(proxy, delta=True, wake=lambda: None)
+        stream = pusher.connect(proxy, delta=delta, wake=lambda: None)
         for kind in (ResourceType.CLUSTER, ResourceType.LISTENER):
-            pusher.on_request(stream, DeltaRequest(type_url=kind.url))
+            pusher.on_request(stream, _request(stream, kind.url))
         names = tuple(item.eds_name for item in stream.session.view.clusters.by_name.values())
-        endpoints = DeltaRequest(
-            type_url=ResourceType.ENDPOINT.url, subscribe=tuple(filter(None, names))
-        )
+        endpoints = _request(stream, ResourceType.ENDPOINT.url, tuple(filter(None, names)))
         pusher.on_request(stream, endpoints)
         streams.append(stream)
     for stream in streams:
@@ -137,20 +166,33 @@ def _subscribed(snapshot: Snapshot) -> tuple[Pusher, list[Stream]]:
     return pusher, streams
 
 
+def _request(
+    stream: Stream, url: str, names: tuple[str, ...] = (), send: Send | None = None
+) -> Request | DeltaRequest:
+    nonce, version = ("", "") if send is None else (send.nonce, send.version)
+    if stream.delta:
+        return DeltaRequest(type_url=url, subscribe=names, nonce=nonce)
+    return Request(type_url=url, names=names, nonce=nonce, version=version)
+
+
 def _drain(pusher: Pusher, stream: Stream) -> int:
     count = 0
     while (send := pusher.take(stream)) is not None:
         count += 1
-        pusher.on_request(stream, DeltaRequest(type_url=send.type_url, nonce=send.nonce))
+        # In state of the world every acknowledgement repeats the very same list.
+        watch = stream.session.watches[_KINDS[send.type_url]]
+        names = () if stream.delta else watch.repeated
+        pusher.on_request(stream, _request(stream, send.type_url, names, send))
     return count
 
 
-def test_push_of_one_endpoint_to_many_streams(benchmark: Run) -> None:
+@pytest.mark.parametrize("protocol", ["delta", "state of the world"])
+def test_push_of_one_endpoint_to_many_streams(benchmark: Run, protocol: str) -> None:
     """From the object to the acknowledgement of every stream, without gRPC."""
     assembler = Assembler()
     documents = [parse_file("x.json", msgspec.json.encode(item)) for item in world.documents()]
     assembler.apply([entry for parsed in documents for entry in parsed.objects], ())
-    pusher, streams = _subscribed(assembler.snapshot(()))
+    pusher, streams = _subscribed(assembler.snapshot(()), delta=protocol == "delta")
     numbers = itertools.count(1)
 
     def push() -> int:
@@ -168,7 +210,7 @@ def test_push_of_everything_to_many_streams(benchmark: Run) -> None:
     assembler = Assembler()
     documents = [parse_file("x.json", msgspec.json.encode(item)) for item in world.documents()]
     assembler.apply([entry for parsed in documents for entry in parsed.objects], ())
-    pusher, streams = _subscribed(assembler.snapshot(()))
+    pusher, streams = _subscribed(assembler.snapshot(()), delta=True)
     numbers = itertools.count(1)
 
     def push() -> int:
