@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from controlplane.ads.answering import AnsweredSession
 from controlplane.ads.cache import Assembled, Collection, Content, content_version
-from controlplane.ads.machine import Session, Shared
+from controlplane.ads.machine import Shared
 from controlplane.ads.session import MAX_NAMES
 from controlplane.ads.types import (
     CDS,
@@ -32,7 +33,7 @@ from controlplane.ads.watch import Sent, Watch
 from controlplane.ads.wire import DeltaRequest, Request, delta_response, header
 
 
-class DeltaSession(Session):
+class DeltaSession(AnsweredSession):
     """One delta stream."""
 
     def __init__(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from controlplane.ads.answering import AnsweredSession
 from controlplane.ads.cache import Assembled, Collection, Content
-from controlplane.ads.machine import Session
 from controlplane.ads.name_lists import LONG
 from controlplane.ads.types import (
     CDS,
@@ -31,7 +31,7 @@ from controlplane.ads.wire import DeltaRequest, Request
 MAX_NAMES: Final = 200_000  # in one request
 
 
-class SotwSession(Session):
+class SotwSession(AnsweredSession):
     """One state-of-the-world stream."""
 
     def on_request(self, request: Request | DeltaRequest, now: float) -> Effect:
