@@ -8,8 +8,11 @@ rule that is easy to break: a collection is never changed after it was made.
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -19,6 +22,7 @@ from controlplane.ads.types import WILDCARD, Names, Nonce, Version
 from controlplane.model.names import Host, parse_cluster
 from controlplane.translate.resources import Joined, Resource, ResourceType, content_hash
 
+_MANY: Final = 32  # resources of a response that is worth being compared with another
 _REMEMBERED: Final = 64  # responses, differences and overlays kept per collection
 
 
@@ -118,8 +122,8 @@ class Content:
     """What one response carries: resources and the names that go."""
 
     __slots__ = (
-        "_delta", "_former", "_news", "_sotw", "_splice", "kind", "names", "removed", "resources",
-        "version",
+        "__weakref__", "_delta", "_former", "_news", "_sotw", "_splice", "kind", "names",
+        "removed", "resources", "version",
     )  # fmt: skip
 
     def __init__(
@@ -148,14 +152,16 @@ class Content:
             self._news = WeakKeyDictionary()
         found = self._news.get(before)
         if found is None:
-            changed = [item for item in self.resources if not same(before.get(item.name), item)]
+            known = before.by_name  # which has nearly all of them
+            others = [item for item in self.resources if known.get(item.name) is not item]
+            changed = [item for item in others if not same(before.get(item.name), item)]
             found = self._news[before] = News(
                 eds_names=frozenset(item.eds_name for item in changed),
                 added=tuple(item.name for item in changed if before.get(item.name) is None),
             )
         return found
 
-    def sotw(self, sequences: Iterator[int], *, after: int = -1) -> Assembled:
+    def sotw(self, sequences: Sequences, *, after: int = -1) -> Assembled:
         """Return the state-of-the-world response under a nonce that comes after a sequence.
 
         Its body is assembled once. A stream that was sent this before needs another nonce, and
@@ -165,11 +171,11 @@ class Content:
             self._sotw = self._assemble(
                 self._sotw,
                 next(sequences),
-                lambda head: wire.sotw_response(head, self.resources, self._pieces()),
+                lambda head: sequences.sotw(head, self),
             )
         return self._sotw
 
-    def delta(self, sequences: Iterator[int], *, after: int = -1) -> Assembled:
+    def delta(self, sequences: Sequences, *, after: int = -1) -> Assembled:
         """Return the delta response under a nonce that comes after a sequence."""
         if self._delta is None or self._delta.sequence <= after:
             self._delta = self._assemble(
@@ -210,6 +216,37 @@ class Content:
         head = wire.header(version=self.version, type_url=self.kind.url, nonce=nonce)
         payload = make(head) if known is None else head + memoryview(known.payload)[known.body_at :]
         return Assembled(sequence, nonce, payload, len(head))
+
+
+class Sequences:
+    """The numbers of assemblies, and what a response may have in common with the one before.
+
+    Classes have the same clusters but for a few at the end, of which some thousand bytes are made
+    out of three pieces each.
+    """
+
+    __slots__ = ("_ends", "_last", "_numbers")
+
+    def __init__(self, first: int = 1) -> None:
+        self._numbers: Final = itertools.count(first)
+        self._last: Final[WeakValueDictionary[ResourceType, Content]] = WeakValueDictionary()
+        self._ends: Final[dict[ResourceType, array[int]]] = {}
+
+    def __next__(self) -> int:
+        """Return a number that is higher than all before."""
+        return next(self._numbers)
+
+    def sotw(self, head: bytes, content: Content) -> bytes:
+        """Return the state-of-the-world response of a content under a header."""
+        if len(content.resources) < _MANY:
+            return wire.sotw_response(head, content.resources, content._pieces())
+        known, like = self._last.get(content.kind), None
+        if known is not None and known._sotw is not None:
+            body = memoryview(known._sotw.payload)[known._sotw.body_at :]
+            like = wire.Laid(known.resources, body, self._ends[content.kind])
+        payload, self._ends[content.kind] = wire.similar_response(head, content.resources, like)
+        self._last[content.kind] = content
+        return payload
 
 
 class Difference(NamedTuple):
@@ -428,6 +465,11 @@ def same(first: Resource | None, second: Resource | None) -> bool:
 
 def content_version(resources: Iterable[Resource], removed: Iterable[str] = ()) -> Version:
     """Return a hash that depends on names, contents and removed names alone."""
-    lines = sorted(f"{resource.name}\0{resource.version}" for resource in resources)
-    lines += (f"-{name}" for name in removed)
-    return Version(content_hash("\n".join(lines).encode()))
+    ordered = sorted(resources, key=_NAME)
+    lines = [resource.name for resource in ordered]
+    lines += [f"-{name}" for name in removed]
+    digests = b"".join([resource.digest for resource in ordered])
+    return Version(content_hash("\n".join(lines).encode() + digests))
+
+
+_NAME: Final = attrgetter("name")

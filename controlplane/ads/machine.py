@@ -8,13 +8,13 @@ break: every wait has an end (`next_deadline`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from typing import Final, NamedTuple
 
 from controlplane.ads import overlay
 from controlplane.ads.adding import Adding, overdue
-from controlplane.ads.cache import Assembled, Collection, Content, NameSets
+from controlplane.ads.cache import Assembled, Collection, Content, NameSets, Sequences
 from controlplane.ads.decisions import Decision
 from controlplane.ads.holding import Holding
 from controlplane.ads.mixtures import Mixtures
@@ -52,7 +52,7 @@ class Shared(NamedTuple):
     names: NameSets
     rejections: Rejections
     mixtures: Mixtures
-    sequences: Iterator[int]
+    sequences: Sequences
     reporter: Reporter
 
 

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from controlplane.ads.cache import Collection, Collections, NameSets
+from controlplane.ads.cache import Collection, Collections, NameSets, Sequences
 from controlplane.ads.classes import ClassState, Pending, Stream
 from controlplane.ads.delta import DeltaSession
 from controlplane.ads.journal import Journal
@@ -87,7 +87,7 @@ class Pusher:
             names=NameSets(),
             rejections=Rejections(),
             mixtures=Mixtures(),
-            sequences=itertools.count(1),
+            sequences=Sequences(),
             reporter=self._reporter,
         )
         self.defer: Callable[[], None] | None = None

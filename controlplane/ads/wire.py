@@ -9,11 +9,13 @@ keep the protobuf message alive.
 from __future__ import annotations
 
 import functools
+from array import array
 from binascii import hexlify
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
-from typing import Any, Final, TypeVar
+from operator import is_not
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -345,6 +347,37 @@ def sotw_response(
         out.write(_sotw_head(resource.type, sum(map(len, pieces))))
         out.writelines(pieces)
     return out.getvalue()
+
+
+class Laid(NamedTuple):
+    """The resources of a response, its body, and where in that each of them ends."""
+
+    resources: tuple[Resource, ...]
+    body: memoryview
+    ends: array[int]
+
+
+def similar_response(
+    head: bytes, resources: tuple[Resource, ...], like: Laid | None
+) -> tuple[bytes, array[int]]:
+    """Return a DiscoveryResponse, and where in its body each resource ends.
+
+    What another response begins with as well is copied from there.
+    """
+    out = BytesIO()
+    out.write(head)
+    ends = array("L")
+    if like is not None:
+        differ = map(is_not, resources, like.resources)
+        same = next((at for at, other in enumerate(differ) if other), len(like.resources))
+        ends = like.ends[: min(same, len(resources))]
+        out.write(like.body[: ends[-1] if ends else 0])
+    for resource in resources[len(ends) :]:
+        pieces = resource.pieces
+        out.write(_sotw_head(resource.type, sum(map(len, pieces))))
+        out.writelines(pieces)
+        ends.append(out.tell() - len(head))
+    return out.getvalue(), ends
 
 
 def delta_response(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import sys
 
-from controlplane.ads.cache import Collection, Collections, NameSets
+from controlplane.ads.cache import Collection, Collections, NameSets, Sequences
+from controlplane.ads.wire import sotw_response
 from controlplane.model.names import Host
 from controlplane.translate.resources import Common, Resource, ResourceType
 
@@ -43,7 +43,7 @@ def test_a_difference_has_what_changed_and_what_went() -> None:
 
 def test_a_response_is_assembled_once() -> None:
     held = collection(A, B)
-    sequences = itertools.count()
+    sequences = Sequences(0)
     first = held.content(frozenset({"a"})).sotw(sequences)
     assert held.content(frozenset({"a"})).sotw(sequences) is first
     assert next(sequences) == 1
@@ -108,7 +108,19 @@ def test_equal_sets_of_names_are_one_object_while_they_are_used() -> None:
 
 def test_a_superseded_collection_frees_its_responses() -> None:
     held = collection(A, B)
-    payload = held.content().sotw(itertools.count()).payload
+    payload = held.content().sotw(Sequences(0)).payload
     holders = sys.getrefcount(payload)
     held.superseded()
     assert sys.getrefcount(payload) < holders
+
+
+def test_what_a_response_has_in_common_with_the_one_before_is_the_same_bytes() -> None:
+    sequences = Sequences()
+    many = tuple(cluster(f"cluster-{number}", b"x" * number) for number in range(40))
+    others = (many[0], cluster("cluster-1", b"changed"), *many[2:])
+    for resources in (many, (*many, A), others, many[:35], (B, *many), (*many[:39], B), (A,)):
+        content = collection(*resources).content()
+        made = content.sotw(sequences)
+        assert made.payload[made.body_at :] == sotw_response(b"", resources)
+        again = content.sotw(sequences, after=made.sequence)  # under another header
+        assert again.payload[again.body_at :] == sotw_response(b"", resources)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from typing import NamedTuple
 from unittest import mock
 
 import pytest
 
-from controlplane.ads.cache import Collection, Content
+from controlplane.ads.cache import Collection, Content, Sequences
 from controlplane.ads.splices import Splice
 from controlplane.translate.resources import Joined, Origin, Resource, ResourceType, digest
 
@@ -47,7 +46,7 @@ def collection(parts: list[Part], *, head: bytes = b"head") -> Collection:
 
 
 def assembled(content: Content, *, delta: bool) -> bytes:
-    numbers = itertools.count()
+    numbers = Sequences()
     return (content.delta(numbers) if delta else content.sotw(numbers)).payload
 
 

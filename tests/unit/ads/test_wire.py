@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from typing import NamedTuple
 
 import pytest
 
-from controlplane.ads.cache import Collection
+from controlplane.ads.cache import Collection, Sequences
 from controlplane.ads.name_lists import NameLists, RecentLists
 from controlplane.ads.types import CDS, EDS
 from controlplane.ads.wire import (
@@ -47,7 +46,7 @@ COLLECTION = Collection.of(ResourceType.CLUSTER, [cluster("a"), cluster("b" * 10
 
 
 def test_a_state_of_the_world_response_is_read_by_betterproto() -> None:
-    made = COLLECTION.content().sotw(itertools.count(7))
+    made = COLLECTION.content().sotw(Sequences(7))
     message = betterproto.DiscoveryResponse.parse(made.payload)
     assert message.version_info == COLLECTION.version
     assert message.nonce == made.nonce == f"{COLLECTION.version}-7"
@@ -60,7 +59,7 @@ def test_a_state_of_the_world_response_is_read_by_betterproto() -> None:
 
 def test_a_delta_response_is_read_by_betterproto() -> None:
     content = COLLECTION.content(frozenset({"a"}), ("gone", "too"))
-    made = content.delta(itertools.count())
+    made = content.delta(Sequences(0))
     message = betterproto.DeltaDiscoveryResponse.parse(made.payload)
     assert [(entry.name, entry.version) for entry in message.resources] == [
         ("a", COLLECTION.by_name["a"].version)
@@ -128,7 +127,7 @@ def test_a_deflated_message_goes_out_as_it_was() -> None:
 
 def test_another_nonce_goes_before_the_same_body() -> None:
     content = Collection(CDS.kind, COLLECTION.by_name).content()
-    sequences = itertools.count(3)
+    sequences = Sequences(3)
     first = content.sotw(sequences)
     again = content.sotw(sequences, after=first.sequence)
     assert content.sotw(sequences, after=first.sequence) is again
