@@ -16,8 +16,9 @@ import msgspec
 from controlplane.ads.cache import Collection
 from controlplane.ads.rejections import Rejection
 from controlplane.ads.reporter import Reporter
-from controlplane.ads.types import Change, Send, TypeInfo
+from controlplane.ads.types import Send, TypeInfo
 from controlplane.ads.views import ClassView
+from controlplane.model.diff import Change
 from controlplane.model.meta import ObjectRef
 from controlplane.translate.resources import ResourceType
 

@@ -27,7 +27,6 @@ from controlplane.ads.status import ServingStatus
 from controlplane.ads.status_of import serving_status
 from controlplane.ads.types import (
     UNREAD_KINDS,
-    Change,
     Classify,
     Effect,
     KeepsClasses,
@@ -38,7 +37,7 @@ from controlplane.ads.views import ClassView
 from controlplane.ads.virtual_hosts import Item
 from controlplane.ads.wire import DeltaRequest, Request
 from controlplane.model.diagnostics import Diagnostic
-from controlplane.model.diff import moved_between
+from controlplane.model.diff import Change, moved_between
 from controlplane.model.meta import ObjectRef
 from controlplane.model.names import Host
 from controlplane.model.proxy import Proxy

@@ -16,8 +16,6 @@ import enum
 from collections.abc import Mapping
 from typing import Final, NamedTuple, NewType, Protocol
 
-from controlplane.model.meta import ObjectRef
-from controlplane.model.names import Host
 from controlplane.model.proxy import Proxy
 from controlplane.model.snapshot import Snapshot
 from controlplane.translate.resources import Resource, ResourceType
@@ -125,45 +123,6 @@ class KeepsClasses(Protocol):
 
     def __call__(self, before: Snapshot, after: Snapshot, /) -> bool:
         """Whether every proxy has the same class in both."""
-        ...
-
-
-class Change(Protocol):
-    """What differs between two snapshots, as far as the engine reads it."""
-
-    @property
-    def full(self) -> bool:
-        """Whether anything may have changed."""
-        ...
-
-    @property
-    def objects(self) -> frozenset[ObjectRef]:
-        """Objects that were added, changed or removed."""
-        ...
-
-    @property
-    def endpoints(self) -> frozenset[Host]:
-        """Hosts whose endpoints changed."""
-        ...
-
-    @property
-    def services(self) -> frozenset[Host]:
-        """Hosts whose service was added, changed or removed."""
-        ...
-
-    @property
-    def mesh(self) -> bool:
-        """Whether the mesh config changed."""
-        ...
-
-    @property
-    def namespaces(self) -> bool:
-        """Whether namespaces changed."""
-        ...
-
-    @property
-    def only_endpoints(self) -> bool:
-        """Whether nothing but endpoints changed."""
         ...
 
 

@@ -23,6 +23,7 @@ from controlplane.ads.reporter import Reporter
 from controlplane.ads.server import AdsServer
 from controlplane.ads.types import NDS, TypeInfo
 from controlplane.ads.wire import DELTA_METHOD, SERVICE, SOTW_METHOD
+from controlplane.model.diff import Change
 from controlplane.model.names import Host
 from controlplane.translate.envoy import (
     DeltaDiscoveryRequest,
@@ -32,7 +33,7 @@ from controlplane.translate.envoy import (
     Node,
 )
 from tests.feature.served import ServedWorld
-from tests.feature.world import FakeChange, World
+from tests.feature.world import World
 
 NODE = "sidecar~1.1.1.1~app.test~default.svc.cluster.local"
 QUIET = 0.15
@@ -312,7 +313,7 @@ class Mesh(ServedWorld):
     def scales(self, host: str, *addresses: str) -> None:
         """Change the endpoints of one service, and nothing else."""
         self.becomes(
-            FakeChange(endpoints=frozenset({Host(host)})),
+            Change(endpoints=frozenset({Host(host)})),
             endpoints={**self.world.endpoints, host: addresses},
         )
 

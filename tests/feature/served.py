@@ -7,7 +7,8 @@ from typing import Any
 
 from controlplane.ads.pusher import Pusher
 from controlplane.ads.reporter import Reporter
-from tests.feature.world import CONFIG, FakeChange, FakeGenerator, World
+from controlplane.model.diff import Change
+from tests.feature.world import CONFIG, FakeGenerator, World
 
 
 class ServedWorld:
@@ -38,7 +39,7 @@ class ServedWorld:
             snapshot=self.snapshot,
         )
 
-    def becomes(self, change: FakeChange = CONFIG, **changes: Any) -> None:
+    def becomes(self, change: Change = CONFIG, **changes: Any) -> None:
         """Publish the world with these parts instead."""
         self.world = self.world.with_(**changes)
         old, self.snapshot = self.snapshot, self.generator.know(self.world)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from controlplane.ads.types import CDS, NDS
+from controlplane.model.diff import Change
 from controlplane.model.names import Host
 from controlplane.translate.envoy import NameTable
 from tests.feature.conversation import serving
-from tests.feature.world import FakeChange, World
+from tests.feature.world import World
 
-SERVICE = FakeChange(services=frozenset({Host("ratings")}))
+SERVICE = Change(services=frozenset({Host("ratings")}))
 
 WORLD = World(
     clusters={"reviews": 1},

@@ -6,9 +6,10 @@ import asyncio
 import time
 
 from controlplane.ads.types import CDS, EDS, LDS, RDS
+from controlplane.model.diff import Change
 from controlplane.model.names import Host
 from tests.feature.conversation import NODE, SotwEnvoy, serving
-from tests.feature.world import CONFIG, FakeChange, World, cluster_name
+from tests.feature.world import CONFIG, World, cluster_name
 
 REVIEWS = cluster_name("reviews")
 RATINGS = cluster_name("ratings")
@@ -33,7 +34,7 @@ async def test_e1_nothing_is_sent_without_a_change() -> None:
     async with serving(WORLD) as mesh, mesh.sotw() as envoy:
         await synced(envoy)
         mesh.becomes(CONFIG)  # an equal world: same bytes
-        mesh.becomes(FakeChange(full=True))
+        mesh.becomes(Change(mesh=True))
         await envoy.hears_nothing(1.0)
 
 
@@ -291,9 +292,7 @@ async def test_a_route_that_no_listener_asks_for_any_more_is_not_emptied() -> No
 async def test_a_proxy_whose_services_change_moves_to_another_class() -> None:
     async with serving(WORLD) as mesh, mesh.sotw() as envoy:
         await synced(envoy)
-        mesh.becomes(
-            FakeChange(endpoints=frozenset({Host("reviews")})), targets={"1.1.1.1": "reviews"}
-        )
+        mesh.becomes(Change(endpoints=frozenset({Host("reviews")})), targets={"1.1.1.1": "reviews"})
         assert set((await envoy.hears(LDS)).names) == {"80", "own_reviews"}
         (connection,) = mesh.server.status().connections
         assert connection.proxy_class is not None

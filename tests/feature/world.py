@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from controlplane.ads.virtual_hosts import joined
-from controlplane.model.base import FrozenDict, Model
+from controlplane.model.base import FrozenDict
+from controlplane.model.diff import Change
 from controlplane.model.meta import ObjectRef
 from controlplane.model.names import Host
 from controlplane.model.port_endpoints import PortEndpoints
@@ -41,26 +42,8 @@ from controlplane.translate.envoy import (
 from controlplane.translate.resources import Common, Origin, Resource, ResourceType, serialise
 from controlplane.translate.scope import OutboundClass, ProxyClass
 
-
-class FakeChange(Model):
-    """What changed, as the registry would say it."""
-
-    full: bool = False
-    objects: frozenset[ObjectRef] = frozenset()
-    services: frozenset[Host] = frozenset()
-    endpoints: frozenset[Host] = frozenset()
-    mesh: bool = False
-    namespaces: bool = False
-
-    @property
-    def only_endpoints(self) -> bool:
-        return bool(self.endpoints) and not (
-            self.full or self.objects or self.services or self.mesh or self.namespaces
-        )
-
-
-CONFIG = FakeChange(objects=frozenset({ObjectRef("DestinationRule", "default", "any")}))
-ROUTES_ONLY = FakeChange(objects=frozenset({ObjectRef("VirtualService", "default", "any")}))
+CONFIG = Change(objects=frozenset({ObjectRef("DestinationRule", "default", "any")}))
+ROUTES_ONLY = Change(objects=frozenset({ObjectRef("VirtualService", "default", "any")}))
 
 
 def cluster_name(host: str) -> str:

@@ -16,10 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, EDS, LDS, RDS
 from controlplane.debug.views.serving import SyncState, sync_state
+from controlplane.model.diff import Change
 from controlplane.model.names import Host
 from controlplane.translate.resources import Resource, ResourceType
 from tests.feature.served import ServedWorld
-from tests.feature.world import CONFIG, ROUTES_ONLY, FakeChange, World, cluster_name
+from tests.feature.world import CONFIG, ROUTES_ONLY, World, cluster_name
 from tests.property.envoy_model import Envoy, clusters_of, virtual_hosts
 
 HOSTS = ("a", "b", "c", "d")
@@ -87,7 +88,7 @@ class Engine(ServedWorld, RuleBasedStateMachine):
 
     # --- what happens ---------------------------------------------------------------------
 
-    def _publish(self, change: FakeChange, **changes: Any) -> None:
+    def _publish(self, change: Change, **changes: Any) -> None:
         self.becomes(change, **changes)
         self.without_endpoints |= {
             cluster_name(host) for host in self.world.clusters if not self.world.endpoints.get(host)
@@ -117,7 +118,7 @@ class Engine(ServedWorld, RuleBasedStateMachine):
     @rule(host=hosts, addresses=addresses)
     def endpoints_change(self, host: str, addresses: Any) -> None:
         if host in self.world.clusters:
-            change = FakeChange(endpoints=frozenset({Host(host)}))
+            change = Change(endpoints=frozenset({Host(host)}))
             self._publish(change, endpoints={**self.world.endpoints, host: tuple(addresses)})
 
     @rule(node=nodes, host=hosts)

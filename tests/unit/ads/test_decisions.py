@@ -12,9 +12,10 @@ from controlplane.ads.classes import Stream
 from controlplane.ads.machine import Session
 from controlplane.ads.types import CDS, EDS, Send
 from controlplane.ads.wire import DeltaRequest, Failure, Request
+from controlplane.model.diff import Change
 from controlplane.model.names import Host
 from controlplane.model.proxy import make_proxy
-from tests.feature.world import FakeChange, World, cluster_name
+from tests.feature.world import World, cluster_name
 from tests.unit.ads.bed import WorldBed
 
 A, B = cluster_name("a"), cluster_name("b")
@@ -64,7 +65,7 @@ class Bed(WorldBed):
             )
 
     def endpoints_move(self, address: str) -> None:
-        self.becomes(FakeChange(endpoints=frozenset({Host("a")})), endpoints={"a": (address,)})
+        self.becomes(Change(endpoints=frozenset({Host("a")})), endpoints={"a": (address,)})
 
 
 @pytest.fixture(name="looked")

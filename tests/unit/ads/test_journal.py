@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from controlplane.ads.journal import LIMIT, Journal
 from controlplane.ads.types import CDS, Nonce, Send, Version
+from controlplane.model.diff import Change
 from controlplane.model.meta import ObjectRef
-from tests.feature.world import FakeChange
 
 RULE = ObjectRef("DestinationRule", "default", "any")
 
@@ -20,7 +20,7 @@ def journal(*, size: int = 256) -> Journal:
 
 def test_an_entry_says_why_whom_it_reached_and_what_came_back() -> None:
     made = journal()
-    number = made.open(FakeChange(objects=frozenset({RULE})), reason="config")
+    number = made.open(Change(objects=frozenset({RULE})), reason="config")
     for connection in ("one", "two", "three"):
         made.sent(connection, sent(number))
     made.acknowledged("one", CDS, version="v", seconds=0.25, push=number)
@@ -35,7 +35,7 @@ def test_an_entry_says_why_whom_it_reached_and_what_came_back() -> None:
 
 def test_answers_to_requests_belong_to_no_push() -> None:
     made = journal()
-    made.open(FakeChange(), reason="full")
+    made.open(Change(), reason="full")
     made.sent("one", sent(0))
     made.acknowledged("one", CDS, version="v", seconds=1.0, push=0)
     (entry,) = made.entries()
@@ -45,7 +45,7 @@ def test_answers_to_requests_belong_to_no_push() -> None:
 def test_it_forgets_the_oldest_and_names_no_more_than_its_limit() -> None:
     made = journal(size=3)
     objects = frozenset(ObjectRef("Service", "default", str(name)) for name in range(LIMIT + 50))
-    numbers = [made.open(FakeChange(objects=objects), reason="config") for _ in range(5)]
+    numbers = [made.open(Change(objects=objects), reason="config") for _ in range(5)]
     assert [entry.number for entry in made.entries()] == numbers[2:]
     newest = made.entries()[-1]
     for number in range(LIMIT + 50):
