@@ -21,12 +21,14 @@ from tests.bench.pushes import everything
 from tests.bench.report import Report, Row, print_table, progress
 from tests.bench.translation import translation
 
-PUSHES = ("connect", "endpoint", "file", "route", "full")
+PUSHES = ("connect", "endpoint", "file", "route", "rule", "service", "full")
 SCENARIOS = {
     "connect": "all sidecars connect at once and get everything",
     "endpoint": "one endpoint changes, from the source to the last acknowledgement",
     "file": "one endpoint changes in a file",
     "route": "one VirtualService changes",
+    "rule": "one DestinationRule changes",
+    "service": "one Service changes",
     "full": "every cluster, listener and route changes",
     "memory": "memory per sidecar and per service",
     "churn": "100 endpoint changes per second, with half as many sidecars",

@@ -16,7 +16,7 @@ from typing import Final
 from tests.bench import world
 from tests.bench.bed import Bed
 from tests.bench.fleet import Sample
-from tests.bench.messages import EDS, RDS, TYPES
+from tests.bench.messages import CDS, EDS, RDS, TYPES
 from tests.bench.report import Row, progress
 
 ENDPOINT_MARK: Final = 0.100
@@ -176,6 +176,40 @@ def route(bed: Bed, times: int) -> list[Row]:
     return [row(bed, made, scenario="route", measure=measure, mark=ROUTE_MARK)]
 
 
+def rule(bed: Bed, times: int) -> list[Row]:
+    """The limits of one DestinationRule change, and with them three clusters."""
+
+    def change(generation: int) -> float:
+        bed.server.apply(
+            world.destination_rule(
+                6, namespaces=bed.size.namespaces, connections=200 + generation % 800
+            )
+        )
+        return bed.server.seen().seen
+
+    made = repeat(bed, change, types=(CDS, EDS), times=times)
+    return [row(bed, made, scenario="rule", measure="seen to last ACK", mark=None)]
+
+
+def service(bed: Bed, times: int) -> list[Row]:
+    """The protocol of one Service's port changes, back and forth, and with it a cluster."""
+    protocols = itertools.cycle(("kubernetes.io/h2c", "http"))
+
+    def change(_generation: int) -> float:
+        bed.server.apply(
+            world.service(
+                bed.size.services - 1,
+                namespaces=bed.size.namespaces,
+                ports=bed.size.ports,
+                app_protocol=next(protocols),
+            )
+        )
+        return bed.server.seen().seen
+
+    made = repeat(bed, change, types=(CDS, EDS), times=times)
+    return [row(bed, made, scenario="service", measure="seen to last ACK", mark=None)]
+
+
 def full(bed: Bed, times: int) -> list[Row]:
     """The settings of the mesh change, and with them every cluster, listener and route."""
 
@@ -203,6 +237,8 @@ def everything(rows: list[Row], bed: Bed, chosen: Sequence[str], *, quick: bool)
     run("endpoint", lambda: endpoint(bed, many))
     run("file", lambda: file(bed, few))
     run("route", lambda: route(bed, few if quick else 10))
+    run("rule", lambda: rule(bed, few if quick else 10))
+    run("service", lambda: service(bed, few if quick else 10))
     run("full", lambda: full(bed, few))
 
 

@@ -191,10 +191,14 @@ def test_the_kubernetes_source_can_be_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "chosen"), [("sotw", ("connect", "route")), ("delta", ("endpoint", "full"))]
+    ("protocol", "chosen"),
+    [
+        ("sotw", ("connect", "route", "rule", "service")),
+        ("delta", ("endpoint", "rule", "service", "full")),
+    ],
 )
 def test_a_small_mesh_can_be_measured(protocol: str, chosen: tuple[str, ...]) -> None:
-    # `endpoint` moves services from 300 on, `route` the sixth.
+    # `endpoint` moves services from 300 on, `route` the sixth, `rule` the seventh.
     size = Size(services=420, endpoints=2, namespaces=2, rules=10, sidecars=4, classes=2)
     rows: list[Row] = []
     with bed(size, protocol) as made:

@@ -25,34 +25,52 @@ def documents(
     """Yield Kubernetes and Istio objects as JSON data: Services with an EndpointSlice each, and
     `rules` VirtualServices and DestinationRules with two subsets."""
     for number in range(services):
-        namespace = f"ns-{number % namespaces}"
-        name = f"svc-{number}"
-        yield {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
-            "spec": {
-                "clusterIP": f"10.{96 + number // 65025}.{number // 255 % 255}.{number % 255 + 1}",
-                "selector": {"app": name},
-                "ports": [{"name": "http", "port": 9080 + number % ports, "targetPort": 9080}],
-            },
-        }
+        yield service(number, namespaces=namespaces, ports=ports)
         yield endpoint_slice(number, endpoints=endpoints, namespaces=namespaces)
         if number < rules:
             yield virtual_service(number, namespaces=namespaces)
-            yield {
-                "apiVersion": "networking.istio.io/v1",
-                "kind": "DestinationRule",
-                "metadata": {"name": name, "namespace": namespace},
-                "spec": {
-                    "host": name,
-                    "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 100}}},
-                    "subsets": [
-                        {"name": version, "labels": {"version": version}}
-                        for version in ("v1", "v2")
-                    ],
-                },
-            }
+            yield destination_rule(number, namespaces=namespaces)
+
+
+def service(
+    number: int, *, namespaces: int = 20, ports: int = 1, app_protocol: str = "http"
+) -> dict[str, Any]:
+    """A Service with one port."""
+    name = f"svc-{number}"
+    port = {"name": "http", "port": 9080 + number % ports, "targetPort": 9080}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": name,
+            "namespace": f"ns-{number % namespaces}",
+            "labels": {"app": name},
+        },
+        "spec": {
+            "clusterIP": f"10.{96 + number // 65025}.{number // 255 % 255}.{number % 255 + 1}",
+            "selector": {"app": name},
+            "ports": [port if app_protocol == "http" else {**port, "appProtocol": app_protocol}],
+        },
+    }
+
+
+def destination_rule(
+    number: int, *, namespaces: int = 20, connections: int = 100
+) -> dict[str, Any]:
+    """A DestinationRule with two subsets of one service."""
+    name = f"svc-{number}"
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"name": name, "namespace": f"ns-{number % namespaces}"},
+        "spec": {
+            "host": name,
+            "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": connections}}},
+            "subsets": [
+                {"name": version, "labels": {"version": version}} for version in ("v1", "v2")
+            ],
+        },
+    }
 
 
 def virtual_service(number: int, *, namespaces: int = 20, weight: int = 90) -> dict[str, Any]:
