@@ -415,9 +415,10 @@ class Collection:
         found = self._overlays.get(resources)  # a resource equals itself alone
         if found is None:
             news = [item for item in resources if not same(item, self.by_name.get(item.name))]
+            if not news:
+                return self  # not remembered: it may be asked again and again, and stays for long
             found = self.overlay({item.name: item for item in news})
-            if news:
-                found._differences[self] = Difference(frozenset(item.name for item in news), ())
+            found._differences[self] = Difference(frozenset(item.name for item in news), ())
             self._overlays[resources] = found
         return found
 

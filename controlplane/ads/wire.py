@@ -33,6 +33,7 @@ DELTA_METHOD: Final = "DeltaAggregatedResources"
 _SHORT: Final = 512  # bytes of an acknowledgement that is remembered
 _ANSWERS: Final = 256
 _LONG_ANSWERS: Final = 4
+_LONGEST_ANSWER: Final = 256 * 1024  # as much as the transport reads at once
 _ISTIO: Final = b"istio."  # what the names of all extensions begin with that matter
 
 
@@ -91,8 +92,9 @@ class Answers:
         return None
 
     def remember_long(self, payload: bytes, request: Request) -> None:
-        """Take note of what a payload says."""
-        self._long.appendleft((payload, request))
+        """Take note of what a payload says, unless it is too long to be kept."""
+        if len(payload) <= _LONGEST_ANSWER:
+            self._long.appendleft((payload, request))
 
 
 def decode_request(
