@@ -14,6 +14,7 @@ from operator import is_
 from typing import Final, NamedTuple
 
 from controlplane.model.base import FrozenDict, one
+from controlplane.model.columns import Joined
 from controlplane.model.core import Node, Pod
 from controlplane.model.meta import ObjectRef
 from controlplane.model.packed import PackedSlice
@@ -192,7 +193,7 @@ class Collector:
         return found
 
     def result(
-        self, parts: Mapping[str, Part] | None = None, *, texts: Iterable[str] = ()
+        self, parts: Mapping[str, Part] | None = None, *, texts: Iterable[Joined] = ()
     ) -> Found:
         """Return everything in its fixed order; addresses as one of the texts when it is equal."""
         known = {text: text for text in texts}

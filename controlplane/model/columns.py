@@ -1,6 +1,6 @@
 """Columns: one fact of many things, kept together.
 
-What the endpoints of a service have in common is kept once, their addresses as one text: an
+What the endpoints of a service have in common is kept once, their addresses as one value: an
 object for each would cost ten times as much. Must not know what the facts are. The rule that is
 easy to break: a column whose values are all equal holds one value, so columns are only read
 through `spread`.
@@ -11,12 +11,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
+from socket import inet_aton
 from typing import Any, Final, TypeVar
 
 Value = TypeVar("Value")
 
+Joined = str | bytes
+"""Texts as one; IPv4 addresses as four bytes each, a third of what their texts take."""
+
 _KEPT: Final = 1024  # columns that later ones may turn out to be equal to
 _BETWEEN: Final = "\0"  # what neither an address nor a name can hold
+_IPV4: Final = 4  # bytes
+_OCTETS: Final = tuple(map(str, range(256)))
 
 
 def column(values: Sequence[Value]) -> tuple[Value, ...]:
@@ -37,27 +43,55 @@ def _shared(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-def joined(texts: Iterable[str]) -> str:
+def joined(texts: Iterable[str]) -> Joined:
     """Return texts as one; the first of them is not empty, or there is none at all."""
-    return _BETWEEN.join(texts)
+    found = list(texts)
+    try:
+        packed = b"".join(map(inet_aton, found))
+    except (OSError, ValueError):
+        return _BETWEEN.join(found)
+    # Other spellings of an address, such as 10.1, would not come apart again.
+    return packed if found and split(packed) == found else _BETWEEN.join(found)
 
 
-def split(text: str) -> list[str]:
+def split(text: Joined) -> list[str]:
     """Return the texts that were joined."""
+    if isinstance(text, bytes):
+        octets = map(_OCTETS.__getitem__, text)
+        return list(map(".".join, zip(octets, octets, octets, octets, strict=True)))
     return text.split(_BETWEEN) if text else []
 
 
-def beginning(text: str, start: str) -> Iterator[str]:
-    """Yield those of the joined texts that begin with something, without a look at the others."""
-    place = text.find(start) if text else -1
-    while place >= 0:
-        end = text.find(_BETWEEN, place)
-        end = end if end >= 0 else len(text)
-        if place == 0 or text[place - 1] == _BETWEEN:
-            yield text[place:end]
-        place = text.find(start, max(end, place + 1))
+def may_hold(text: Joined, address: str) -> bool:
+    """Whether a text may be among those that were joined; when not, it surely is not."""
+    if isinstance(text, str):
+        return address in text
+    try:
+        return inet_aton(address) in text
+    except (OSError, ValueError):
+        return False
 
 
-def length(text: str) -> int:
+def beginning(text: Joined, start: str) -> Iterator[str]:
+    """Yield those of the joined texts that begin with something."""
+    return (found for found in split(text) if found.startswith(start))
+
+
+def network_of(address: str) -> str:
+    """Return what an IP address shares with its neighbours: all but its last number."""
+    return address.rpartition(":" if ":" in address else ".")[0]
+
+
+def networks(text: Joined) -> set[str]:
+    """Return the networks of joined addresses."""
+    if isinstance(text, bytes):
+        starts = set(zip(text[::_IPV4], text[1::_IPV4], text[2::_IPV4], strict=True))
+        return {".".join(map(_OCTETS.__getitem__, start)) for start in starts}
+    return set(map(network_of, split(text)))
+
+
+def length(text: Joined) -> int:
     """Return how many texts were joined."""
+    if isinstance(text, bytes):
+        return len(text) // _IPV4
     return text.count(_BETWEEN) + 1 if text else 0

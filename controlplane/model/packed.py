@@ -16,14 +16,15 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import structs
 
-from controlplane.model.base import one
-from controlplane.model.columns import column, joined, split, spread
+from controlplane.model.base import NO_LABELS, Labels, one
+from controlplane.model.columns import Joined, column, joined, split, spread
 from controlplane.model.core import (
     EndpointConditions,
     EndpointPort,
     EndpointSlice,
     KubernetesService,
     Pod,
+    SliceEndpoint,
     TargetRef,
 )
 from controlplane.model.destination_rule import DestinationRule
@@ -55,10 +56,10 @@ class PackedSlice(Object, cache_hash=False):
     service: str = ""  # the name of the Service in the same namespace
     address_type: Literal["IPv4", "IPv6", "FQDN"] = "IPv4"
     ports: tuple[EndpointPort, ...] = ()
-    addresses: str = ""  # joined, as those of `PortEndpoints`
+    addresses: Joined = ""  # as those of `PortEndpoints`
     conditions: tuple[EndpointConditions, ...] = ()
     target_kinds: tuple[tuple[str, str] | None, ...] = ()  # kind and namespace
-    target_names: str = ""  # joined; empty when nothing has a target
+    target_names: Joined = ""  # empty when nothing has a target
     nodes: tuple[str, ...] = ()
     zones: tuple[str, ...] = ()
 
@@ -170,6 +171,31 @@ def pack_slice(item: EndpointSlice) -> PackedSlice:
         target_names=joined(names) if any(names) else "",
         nodes=column([sys.intern(endpoint.node_name or "") for endpoint in endpoints]),
         zones=column([endpoint.zone or "" for endpoint in endpoints]),
+    )
+
+
+def unpacked(item: PackedSlice) -> EndpointSlice:
+    """Return an EndpointSlice as it would be written, of what is kept of it."""
+    meta = item.metadata
+    labels = Labels({SERVICE_NAME: item.service}) if item.service else NO_LABELS
+    return EndpointSlice(
+        metadata=structs.replace(meta, labels=labels),
+        address_type=item.address_type,
+        ports=item.ports,
+        endpoints=tuple(
+            SliceEndpoint(
+                addresses=(row.address,),
+                conditions=row.conditions,
+                target_ref=None
+                if row.target is None
+                else TargetRef(
+                    kind=row.target.kind, namespace=row.target.namespace, name=row.target.name
+                ),
+                node_name=row.node or None,
+                zone=row.zone or None,
+            )
+            for row in item.rows()
+        ),
     )
 
 

@@ -11,7 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Self, overload
 
-from controlplane.model.columns import column, joined, length, split, spread
+from controlplane.model.columns import (
+    Joined,
+    column,
+    joined,
+    length,
+    networks,
+    split,
+    spread,
+)
 from controlplane.model.meta import ObjectRef
 from controlplane.model.services import Endpoint, Health, Workload
 
@@ -41,7 +49,7 @@ class PortEndpoints(Sequence[Endpoint]):
 
     def __init__(
         self,
-        text: str,
+        text: Joined,
         kinds: tuple[_Kind, ...],
         workloads: tuple[Workload, ...],
         sources: tuple[ObjectRef | None, ...],
@@ -78,6 +86,11 @@ class PortEndpoints(Sequence[Endpoint]):
         ports = (port for port, _, _ in spread(self._kinds))
         return zip(split(self.text), ports, strict=False)
 
+    @property
+    def networks(self) -> set[str]:
+        """The networks of the addresses."""
+        return networks(self.text)
+
     def stays(self, other: PortEndpoints) -> bool:
         """Whether others have the same addresses and ports, in a way that costs nothing to see."""
         return self.text == other.text and self._kinds is other._kinds
@@ -88,7 +101,7 @@ class PortEndpoints(Sequence[Endpoint]):
             return {*split(self.text)} ^ {*split(other.text)}
         return None
 
-    def with_text(self, text: str) -> PortEndpoints:
+    def with_text(self, text: Joined) -> PortEndpoints:
         """Return the same endpoints with an equal text of their addresses."""
         return PortEndpoints(text, self._kinds, self.workloads, self._sources)
 

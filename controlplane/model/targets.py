@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
-from controlplane.model.columns import beginning
+from controlplane.model.columns import beginning, may_hold, network_of
 from controlplane.model.names import Host
 from controlplane.model.port_endpoints import PortEndpoints, places
 from controlplane.model.services import Endpoint, Service, ServiceEndpoints
@@ -59,16 +59,14 @@ class TargetIndex:
 NO_TARGETS: Final = TargetIndex({})
 
 
-def network_of(address: str) -> str:
-    """Return what an IP address shares with its neighbours: all but its last number."""
-    return address.rpartition(":" if ":" in address else ".")[0]
-
-
 def networks(endpoints: ServiceEndpoints) -> set[str]:
     """Return the networks of all addresses of a service."""
     found = {network_of(entry.address) for entry in endpoints.leaving}
     for group in endpoints.groups:
-        found.update([network_of(address) for address, _ in places(group)])
+        if isinstance(group, PortEndpoints):
+            found |= group.networks
+        else:
+            found.update([network_of(endpoint.address) for endpoint in group])
     return found
 
 
@@ -102,7 +100,7 @@ def targets_at(
     """Yield the ports of a service that end at an address."""
     ports = {port.name: port.number for port in service.ports}
     for name, group in zip(endpoints.names, endpoints.groups, strict=True):
-        if isinstance(group, PortEndpoints) and address not in group.text:
+        if isinstance(group, PortEndpoints) and not may_hold(group.text, address):
             continue  # almost always enough; an address may also be a part of another one
         for place, number in places(group):
             if place == address and name in ports:

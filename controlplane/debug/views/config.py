@@ -13,6 +13,7 @@ from controlplane.debug.views.request import Rendering, ViewRequest
 from controlplane.model.diagnostics import Diagnostic, order
 from controlplane.model.kinds import Untranslated
 from controlplane.model.meta import Object, ObjectRef, Provenance
+from controlplane.model.packed import PackedSlice, unpacked
 from controlplane.model.snapshot import Snapshot
 
 Findings = Mapping[ObjectRef, list[Diagnostic]]
@@ -72,7 +73,7 @@ def config_objects(snapshot: Snapshot, diagnostics: Iterable[Diagnostic]) -> lis
 def _object(
     item: Object, provenance: Provenance | None, findings: list[Diagnostic]
 ) -> dict[str, Any]:
-    fields: dict[str, Any] = builtins(item)
+    fields: dict[str, Any] = builtins(unpacked(item) if isinstance(item, PackedSlice) else item)
     metadata = dict(fields.pop("metadata", {}))
     first = {key: metadata.pop(key) for key in _METADATA_FIRST if key in metadata}
     if provenance is not None:

@@ -16,11 +16,13 @@ from controlplane.debug.views import serving as views
 from controlplane.debug.views.request import Rendering, ViewRequest
 from controlplane.debug.views.serving import SyncState, sync_state
 from controlplane.debug.views.table import PAGES, index, names
-from controlplane.model.base import FrozenDict
+from controlplane.model.base import FrozenDict, Labels
+from controlplane.model.core import EndpointPort, EndpointSlice, SliceEndpoint, TargetRef
 from controlplane.model.destination_rule import DestinationRule, DestinationRuleSpec, Subset
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.kinds import Untranslated
 from controlplane.model.meta import ObjectMeta, ObjectRef
+from controlplane.model.packed import SERVICE_NAME, pack_slice
 from controlplane.model.snapshot import Snapshot
 from tests.unit.debug.conftest import (
     CDS,
@@ -91,6 +93,33 @@ def test_configz_shows_objects_with_origin_and_findings(serving: ServingStatus) 
             "file": "mesh/reviews.yaml", "line": 3,
         }
     ]  # fmt: skip
+
+
+def test_configz_shows_an_endpoint_slice_as_it_would_be_written(serving: ServingStatus) -> None:
+    kept = pack_slice(
+        EndpointSlice(
+            metadata=ObjectMeta(
+                name="reviews-1", namespace="default", labels=Labels({SERVICE_NAME: "reviews"})
+            ),
+            ports=(EndpointPort(port=9080),),
+            endpoints=(
+                SliceEndpoint(addresses=("10.0.0.1",), target_ref=TargetRef(kind="Pod", name="a")),
+                SliceEndpoint(addresses=("10.0.0.2",), zone="here"),
+            ),
+        )
+    )
+    snapshot = msgspec.structs.replace(make_snapshot(), objects={kept.ref: kept})
+    shown = data(config.configz(ask(snapshot, serving)))[0]
+    assert shown["kind"] == "EndpointSlice"
+    assert shown["metadata"]["labels"] == {SERVICE_NAME: "reviews"}
+    assert shown["ports"] == [{"port": 9080}]
+    assert shown["endpoints"] == [
+        {
+            "addresses": ["10.0.0.1"],
+            "targetRef": {"kind": "Pod", "name": "a", "namespace": "default"},
+        },
+        {"addresses": ["10.0.0.2"], "zone": "here"},
+    ]
 
 
 def test_configz_shows_findings_about_objects_that_were_refused(

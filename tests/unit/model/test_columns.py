@@ -7,9 +7,21 @@ from itertools import islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.model.columns import beginning, column, joined, length, split, spread
+from controlplane.model.columns import (
+    beginning,
+    column,
+    joined,
+    length,
+    may_hold,
+    network_of,
+    networks,
+    split,
+    spread,
+)
 
-ADDRESSES = st.lists(st.text("ab.:1", min_size=1, max_size=5), max_size=6)
+IPV4 = st.sampled_from(("1.1.1.1", "1.1.1.11", "11.1.1.1", "0.0.0.0", "255.255.255.255"))
+OTHER = st.text("ab.:1", min_size=1, max_size=5) | st.sampled_from(("1.1", "1.1.1.01", "1"))
+ADDRESSES = st.lists(IPV4, max_size=6) | st.lists(IPV4 | OTHER, max_size=6)
 
 
 @given(st.lists(st.sampled_from(("a", "b", None)), max_size=6))
@@ -35,3 +47,21 @@ def test_joined_texts_come_apart_again(texts: list[str]) -> None:
 def test_texts_are_found_by_how_they_begin(texts: list[str], start: str) -> None:
     found = list(beginning(joined(texts), start))
     assert found == [text for text in texts if text.startswith(start)]
+
+
+@given(ADDRESSES, IPV4 | OTHER)
+def test_what_was_joined_may_be_held(texts: list[str], other: str) -> None:
+    text = joined(texts)
+    assert all(may_hold(text, found) for found in texts)
+    assert may_hold(text, other) or other not in texts
+
+
+def test_ipv4_addresses_take_four_bytes_each() -> None:
+    assert joined(["10.0.0.1", "10.0.0.2"]) == b"\x0a\x00\x00\x01\x0a\x00\x00\x02"
+    assert joined(["10.0.0.1", "fd00::1"]) == "10.0.0.1\0fd00::1"
+    assert not may_hold(joined(["10.0.0.1", "10.0.0.2"]), "10.0.0.3")
+
+
+@given(ADDRESSES)
+def test_the_networks_of_joined_addresses_are_those_of_each(texts: list[str]) -> None:
+    assert networks(joined(texts)) == {network_of(text) for text in texts}

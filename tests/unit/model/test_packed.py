@@ -29,7 +29,14 @@ from controlplane.model.core import (
     TargetRef,
 )
 from controlplane.model.meta import ObjectMeta, ObjectRef
-from controlplane.model.packed import SERVICE_NAME, PackedSlice, SliceRow, pack_slice, packed
+from controlplane.model.packed import (
+    SERVICE_NAME,
+    PackedSlice,
+    SliceRow,
+    pack_slice,
+    packed,
+    unpacked,
+)
 
 TEXT = st.text("ab-1", max_size=4)
 ADDRESS = st.sampled_from(("10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1"))
@@ -191,3 +198,12 @@ def test_a_slice_without_endpoints_has_no_rows(item: EndpointSlice) -> None:
 def test_other_kinds_stay_as_they_are() -> None:
     item = Namespace()
     assert packed(item) is item
+
+
+@given(ENDPOINTS)
+def test_a_slice_that_is_unpacked_says_what_was_kept_of_it(
+    endpoints: tuple[SliceEndpoint, ...],
+) -> None:
+    kept = pack_slice(slice_of(*endpoints))
+    assert pack_slice(unpacked(kept)) == kept
+    assert unpacked(kept).metadata.labels == {SERVICE_NAME: "b"}
