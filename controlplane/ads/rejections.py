@@ -37,7 +37,7 @@ class Rejection:
         self.item: Final = item
         self.build: Final = build
         self.message: Final = message
-        self.predecessor: Final = predecessor
+        self.predecessor = predecessor  # what some node had accepted in its place
         self.nodes: dict[str, None] = {}
         self.accepted = False  # by some node of the same build
 
@@ -171,6 +171,8 @@ class Rejections:
             found = known[key] = Rejection(item, build, message[:_MAX_MESSAGE].strip(), predecessor)
             if isinstance(item, VirtualHost):
                 self._by_route.setdefault(item.route, {})[key] = found
+        if found.predecessor is None:
+            found.predecessor = predecessor  # the first may have come back with what nobody knows
         known.move_to_end(key)
         self._looked_at.clear()
         if len(found.nodes) >= _MAX_NODES:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from controlplane.ads.types import CDS, RDS
+from controlplane.ads.types import CDS, EDS, RDS
 from controlplane.debug.views.serving import SyncState, sync_state
+from controlplane.model.names import Host
 from controlplane.translate.envoy import RouteConfiguration
-from tests.feature.world import World, cluster_name
+from tests.feature.world import FakeChange, World, cluster_name
 from tests.property.envoy_model import Envoy
 from tests.unit.ads.bed import WorldBed
 
@@ -215,3 +216,22 @@ def test_a_client_that_comes_back_keeps_its_older_one_of_a_rejected_cluster(
     assert not last.warming
     assert bed.states() == {SyncState.SYNCED}
     assert not blamed(bed)
+
+
+def test_a_client_that_comes_back_gets_the_predecessor_that_another_one_still_had(bed: Bed) -> None:
+    """The first to reject it did not tell what it had; the second is known to have the older."""
+    second = bed.another(2)
+    older = clusters(second)[cluster_name("charlie")]
+    for envoy in (bed.envoy, second):
+        envoy.names_culprits = True
+    bed.envoy.cut_off()
+    bed.becomes(clusters={**bed.world.clusters, "charlie": 2}, broken=frozenset({"charlie"}))
+    bed.envoy.connect()
+    bed.rests()
+    bed.rests(bed.envoy, second)
+    bed.becomes(FakeChange(endpoints=frozenset({Host("charlie")})), endpoints={})
+    bed.rests(bed.envoy, second)
+    assert clusters(bed.envoy)[cluster_name("charlie")] == older
+    assert not bed.envoy.warming
+    for envoy in (bed.envoy, second):
+        assert b"10.0.0.1" not in envoy.held[EDS.url][cluster_name("charlie")]
