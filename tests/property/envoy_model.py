@@ -110,6 +110,7 @@ class Envoy:
         self.version_of: dict[bytes, str] = {}  # what content came under
         self.stream: Stream | None = None
         self.picky = False  # whether it rejects what others take
+        self.started = False  # whether it ever took clusters
         self.rejected = 0  # responses, ever
         self.active: set[str] = set()  # clusters that were ready at some time
         self.newly_named: list[tuple[str, str]] = []  # (route, cluster) the client lacked
@@ -285,8 +286,9 @@ class Envoy:
         if changed and known == self.asked[EDS.url] and not self.delta:
             # The question for the endpoints of a changed cluster: it looks like an ACK.
             self._reply(EDS, self.nonce[EDS.url], None)
-        if not before:
-            self._acknowledge_clusters()
+        if not self.started:
+            self.started = True
+            self._acknowledge_clusters()  # an Envoy that starts does not wait for them
         self._say_what_was_withheld()
         self._start(LDS)
 

@@ -13,9 +13,10 @@ import pytest
 
 from controlplane.ads.types import CDS, EDS, RDS
 from controlplane.debug.views.serving import SyncState, sync_state
+from controlplane.model.diff import Change
 from controlplane.model.names import Host
 from controlplane.translate.envoy import RouteConfiguration
-from tests.feature.world import FakeChange, World, cluster_name
+from tests.feature.world import World, cluster_name
 from tests.property.envoy_model import Envoy
 from tests.unit.ads.bed import WorldBed
 
@@ -229,7 +230,7 @@ def test_a_client_that_comes_back_gets_the_predecessor_that_another_one_still_ha
     bed.envoy.connect()
     bed.rests()
     bed.rests(bed.envoy, second)
-    bed.becomes(FakeChange(endpoints=frozenset({Host("charlie")})), endpoints={})
+    bed.becomes(Change(endpoints=frozenset({Host("charlie")})), endpoints={})
     bed.rests(bed.envoy, second)
     assert clusters(bed.envoy)[cluster_name("charlie")] == older
     assert not bed.envoy.warming
