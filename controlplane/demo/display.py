@@ -134,10 +134,12 @@ def suggestions(mesh: DemoMesh) -> list[tuple[str, str]]:
 
 
 def looks_inside(mesh: DemoMesh) -> list[str]:
-    """Commands that show what the proxies run."""
+    """Commands that show how far the proxies are and what they run."""
     pylot = Path(sys.executable).with_name("pylot")
     command = str(pylot.relative_to(Path.cwd()) if pylot.is_relative_to(Path.cwd()) else pylot)
-    return [f"{command} {words}" for words in mesh.looks_inside()]
+    where = f"--control-plane http://{mesh.layout.http}"
+    common = (f"proxy-status {where}", f"wait VirtualService/bookinfo.default {where}")
+    return [f"{command} {words}" for words in (*common, *mesh.looks_inside())]
 
 
 def proxy_table(situation: Situation) -> Table:

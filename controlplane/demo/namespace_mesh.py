@@ -80,7 +80,6 @@ class NamespaceMesh(DemoMesh):
         where = f"--control-plane http://{self.layout.http}"
         admin = self._made().running["productpage-v1"].admin.address
         return [
-            f"proxy-status {where}",
             f"proxy-config listener productpage-v1 {where}",
             f"proxy-config route --admin http://{admin}",
         ]
