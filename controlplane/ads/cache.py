@@ -181,17 +181,21 @@ class Content:
             self._delta = self._assemble(
                 self._delta,
                 next(sequences),
-                lambda head: wire.delta_response(
-                    head, self.resources, self.removed, self._pieces()
-                ),
+                self._delta_response,
             )
         return self._delta
+
+    def _delta_response(self, head: bytes) -> bytes:
+        pieces = self.pieces()
+        if pieces is None:
+            return wire.delta_response(head, self.resources, self.removed)
+        return wire.delta_response_of(head, self.resources[0], pieces)
 
     def forget_former(self) -> None:
         """Do without what was carried before."""
         self._former = None
 
-    def _pieces(self) -> Sequence[Piece] | None:
+    def pieces(self) -> Sequence[Piece] | None:
         """Return what the only resource is joined from, None when there are several or none.
 
         That is taken out of the former response, which nobody needs any more then.
@@ -238,8 +242,11 @@ class Sequences:
 
     def sotw(self, head: bytes, content: Content) -> bytes:
         """Return the state-of-the-world response of a content under a header."""
+        pieces = content.pieces()
+        if pieces is not None:
+            return wire.sotw_response_of(head, content.resources[0], pieces)
         if len(content.resources) < _MANY:
-            return wire.sotw_response(head, content.resources, content._pieces())
+            return wire.sotw_response(head, content.resources)
         known, like = self._last.get(content.kind), None
         if known is not None and known._sotw is not None:
             body = memoryview(known._sotw.payload)[known._sotw.body_at :]

@@ -335,20 +335,20 @@ def _delta_heads(kind: ResourceType, size: int, name: int) -> tuple[bytes, bytes
     return _RESOURCES_KEY + varint(inside) + before, after
 
 
-def sotw_response(
-    head: bytes, resources: Iterable[Resource], only: Sequence[Piece] | None = None
-) -> bytes:
-    """Return a DiscoveryResponse: its header and its `resources` field.
-
-    `only` are the pieces of the only resource, when they are at hand.
-    """
+def sotw_response(head: bytes, resources: Iterable[Resource]) -> bytes:
+    """Return a DiscoveryResponse: its header and its `resources` field."""
     out = BytesIO()
     out.write(head)
     for resource in resources:
-        pieces = resource.pieces if only is None else only
+        pieces = resource.pieces
         out.write(_sotw_head(resource.type, sum(map(len, pieces))))
         out.writelines(pieces)
     return out.getvalue()
+
+
+def sotw_response_of(head: bytes, resource: Resource, pieces: Sequence[Piece]) -> bytes:
+    """Return a DiscoveryResponse with one resource, whose pieces are at hand."""
+    return b"".join((head, _sotw_head(resource.type, sum(map(len, pieces))), *pieces))
 
 
 class Laid(NamedTuple):
@@ -382,21 +382,24 @@ def similar_response(
     return out.getvalue(), ends
 
 
-def delta_response(
-    head: bytes,
-    resources: Iterable[Resource],
-    removed: Iterable[str],
-    only: Sequence[Piece] | None = None,
-) -> bytes:
-    """Return a DeltaDiscoveryResponse: its header, then what comes and what goes.
-
-    `only` are the pieces of the only resource, when they are at hand.
-    """
+def delta_response(head: bytes, resources: Iterable[Resource], removed: Iterable[str]) -> bytes:
+    """Return a DeltaDiscoveryResponse: its header, then what comes and what goes."""
     out = BytesIO()
     out.write(head)
     for resource in resources:
-        pieces, name = resource.pieces if only is None else only, resource.name.encode()
-        before, after = _delta_heads(resource.type, sum(map(len, pieces)), len(name))
-        out.writelines((before, name, _VERSION_KEY, hexlify(resource.digest), after, *pieces))
+        pieces = resource.pieces
+        out.writelines((*_delta_head(resource, pieces), *pieces))
     out.writelines(length_delimited(_REMOVED, name.encode()) for name in removed)
     return out.getvalue()
+
+
+def delta_response_of(head: bytes, resource: Resource, pieces: Sequence[Piece]) -> bytes:
+    """Return a DeltaDiscoveryResponse with one resource, whose pieces are at hand."""
+    return b"".join((head, *_delta_head(resource, pieces), *pieces))
+
+
+def _delta_head(resource: Resource, pieces: Sequence[Piece]) -> tuple[bytes, ...]:
+    """Return one `resources` field of a DeltaDiscoveryResponse up to its message."""
+    name = resource.name.encode()
+    before, after = _delta_heads(resource.type, sum(map(len, pieces)), len(name))
+    return before, name, _VERSION_KEY, hexlify(resource.digest), after
