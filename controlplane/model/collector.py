@@ -108,7 +108,9 @@ class Found(NamedTuple):
 
 NOTHING: Final = Found()
 _NO_PODS: Final[frozenset[tuple[str, str]]] = frozenset()
-_NOBODY: Final[frozenset[str]] = frozenset()
+# Each call of frozenset makes another empty one, of 216 bytes.
+NOBODY: Final[frozenset[str]] = frozenset()
+NONE_LEAVE: Final[frozenset[Leaving]] = frozenset()
 _NO_PARTS: Final[Mapping[str, Part]] = FrozenDict()
 
 
@@ -208,7 +210,7 @@ class Collector:
             frozenset(self.pods) if self.pods else _NO_PODS,
             parts or _NO_PARTS,
             self.world.moves(),
-            frozenset(self.waiting) if self.waiting else _NOBODY,
+            frozenset(self.waiting) if self.waiting else NOBODY,
         )
 
     def _left(self) -> Iterable[Leaving]:

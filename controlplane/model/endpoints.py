@@ -12,7 +12,15 @@ from collections.abc import Iterable
 from typing import Final
 
 from controlplane.model.base import NO_LABELS, Labels
-from controlplane.model.collector import NOTHING, Collector, Found, Part, World
+from controlplane.model.collector import (
+    NOBODY,
+    NONE_LEAVE,
+    NOTHING,
+    Collector,
+    Found,
+    Part,
+    World,
+)
 from controlplane.model.core import EndpointConditions, Endpoints, KubernetesService, Pod, TargetRef
 from controlplane.model.meta import ObjectRef
 from controlplane.model.packed import PackedSlice
@@ -83,7 +91,8 @@ def _from_slices(
             _from_slice(entry, item, alone)
             part = Part(
                 entry, service, always, alone.pods, alone.nodes, alone.found,
-                frozenset(alone.leaving), frozenset(alone.waiting),
+                frozenset(alone.leaving) if alone.leaving else NONE_LEAVE,
+                frozenset(alone.waiting) if alone.waiting else NOBODY,
             )  # fmt: skip
         collector.merge(part)
         parts[name] = part
