@@ -387,3 +387,23 @@ def test_a_service_that_comes_shares_its_names_with_hosts_that_were_none(host: s
     snapshot = follow(assembler, service("new", "one", address="10.4.0.1"))
     found = everything(generator, snapshot, PROXIES[0])
     assert found == everything(Generator(), snapshot, PROXIES[0])
+
+
+@pytest.mark.parametrize(
+    ("first", "came"),
+    [
+        (route(0, f"*.one.{DOMAIN}", HOSTS[2], ""), service("new", "one", address="10.4.0.1")),
+        (quiet_rule(6, POLICIES[2]), service("quiet-4", "one", address="10.4.0.1", port=81)),
+    ],
+    ids=["a wildcard", "a hash"],
+)
+def test_what_more_than_one_service_may_concern_goes_the_long_way(
+    first: Object, came: Object
+) -> None:
+    assembler, generator = Assembler(), Generator()
+    snapshot = follow(assembler, *QUIET, route(1, HOSTS[2], HOSTS[2], ""))
+    everything(generator, snapshot, PROXIES[0])
+    for step in ((first,), (came, quiet_rule(6, POLICIES[1])), (came, quiet_rule(6, POLICIES[2]))):
+        snapshot = follow(assembler, *step)
+        found = everything(generator, snapshot, PROXIES[0])
+        assert found == everything(Generator(), snapshot, PROXIES[0])
