@@ -14,10 +14,11 @@ from typing import Final, NamedTuple
 
 from controlplane.ads import overlay
 from controlplane.ads.adding import Adding, overdue
-from controlplane.ads.cache import Assembled, Collection, Content, NameSets, Sequences
+from controlplane.ads.cache import Assembled, Collection, Content, Sequences
 from controlplane.ads.decisions import Decision
 from controlplane.ads.holding import Holding
 from controlplane.ads.mixtures import Mixtures
+from controlplane.ads.name_sets import NameSets
 from controlplane.ads.rejections import Rejection, Rejections
 from controlplane.ads.reporter import Reporter
 from controlplane.ads.returning import (

@@ -13,8 +13,9 @@ from typing import Final
 
 import msgspec
 
-from controlplane.ads.cache import Collection, NameSets
+from controlplane.ads.cache import Collection
 from controlplane.ads.classes import Stream
+from controlplane.ads.name_sets import NameSets
 from controlplane.ads.progress import asked_by, expected_of
 from controlplane.ads.rejections import Rejections
 from controlplane.ads.types import TYPES, Names

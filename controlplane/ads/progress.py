@@ -14,9 +14,10 @@ from typing import Final
 
 import msgspec
 
-from controlplane.ads.cache import Collection, NameSets, same
+from controlplane.ads.cache import Collection, same
 from controlplane.ads.classes import Stream
 from controlplane.ads.journal import LIMIT, Entry
+from controlplane.ads.name_sets import NameSets
 from controlplane.ads.rejections import Rejections
 from controlplane.ads.status import RejectionStatus
 from controlplane.ads.status_of import rejection_status

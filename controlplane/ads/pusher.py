@@ -12,12 +12,13 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from controlplane.ads.cache import Collection, Collections, NameSets, Sequences
+from controlplane.ads.cache import Collection, Collections, Sequences
 from controlplane.ads.classes import ClassState, Pending, Stream
 from controlplane.ads.delta import DeltaSession
 from controlplane.ads.journal import Journal
 from controlplane.ads.machine import Session, Shared
 from controlplane.ads.mixtures import Mixtures
+from controlplane.ads.name_sets import NameSets
 from controlplane.ads.outstanding import Outstanding, outstanding_of
 from controlplane.ads.progress import Progress, progress_of
 from controlplane.ads.rejections import Rejections

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from controlplane.ads.cache import Collection, Collections, NameSet
+from controlplane.ads.cache import Collection, Collections
 from controlplane.ads.decisions import Decisions
+from controlplane.ads.name_sets import NameSet
 from controlplane.ads.types import Names, ResourceGenerator
 from controlplane.model.names import Host
 from controlplane.model.snapshot import Snapshot

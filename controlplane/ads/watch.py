@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from controlplane.ads.bisection import Bisection
-from controlplane.ads.cache import Collection, Content, NameSet, same
+from controlplane.ads.cache import Collection, Content, same
+from controlplane.ads.name_sets import NameSet
 from controlplane.ads.types import Names, Nonce, TypeInfo
 from controlplane.translate.resources import Resource
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 
-from controlplane.ads.cache import Collection, Collections, NameSets, Sequences
+from controlplane.ads.cache import Collection, Collections, Sequences
+from controlplane.ads.name_sets import NameSets
 from controlplane.ads.wire import sotw_response
 from controlplane.model.names import Host
 from controlplane.translate.resources import Common, Resource, ResourceType

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from controlplane.ads.cache import Collections, NameSets
+from controlplane.ads.cache import Collections
+from controlplane.ads.name_sets import NameSets
 from controlplane.ads.types import EDS, RDS, TypeInfo
 from controlplane.ads.views import MAX_UNKNOWN, ClassView
 from controlplane.model.proxy import make_proxy
