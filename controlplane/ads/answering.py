@@ -68,6 +68,10 @@ class AnsweredSession(Session):
                 watch.bisection.exonerate(item.version for item in culprits)
                 if watch.bisection.trial:
                     watch.bisection.failed((), now)
+        elif any(
+            self._shared.rejections.refuses(item, self._node, self._build) for item in suspects
+        ):
+            pass  # it was on its way with a culprit that is found already: nobody else is suspected
         elif suspects and watch.accepted is None and self._omission_deletes(watch):
             leave_out_what_it_lacks(watch, suspects, self.watches, now)
         elif suspects and watch.bisection is not None:

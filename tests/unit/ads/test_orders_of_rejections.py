@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from controlplane.ads.types import CDS, EDS, RDS
+from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, EDS, RDS
 from controlplane.debug.views.serving import SyncState, sync_state
 from controlplane.model.diff import Change
 from controlplane.model.names import Host
@@ -236,3 +236,26 @@ def test_a_client_that_comes_back_gets_the_predecessor_that_another_one_still_ha
     assert not bed.envoy.warming
     for envoy in (bed.envoy, second):
         assert b"10.0.0.1" not in envoy.held[EDS.url][cluster_name("charlie")]
+
+
+def test_who_was_on_its_way_with_a_known_culprit_is_not_suspected(bed: Bed) -> None:
+    """Both are new, and one has a new cluster to wait for: two responses hold the culprit."""
+    bed.becomes(routes={"r1": ("alpha",)}, clusters={"alpha": 1})
+    bed.rests()
+    bed.becomes(
+        routes={"r1": ("alpha", "bravo", "charlie=alpha")},
+        clusters={"alpha": 1, "bravo": 1},
+        broken=frozenset({"r1/charlie=alpha"}),
+    )
+    assert bed.envoy.receive(), "clusters"
+    while bed.envoy.receive():
+        pass
+    bed.now += ACKNOWLEDGE_LIMIT
+    while bed.envoy.receive():
+        pass  # the second one, before anything was answered
+    talk(bed.envoy)
+    assert hosts(bed.envoy) == {"alpha": False, "bravo": False}, "at once"
+    bed.rests()
+    assert not bed.envoy.lost
+    (finding,) = bed.pusher.findings()
+    assert "virtual_hosts[charlie]" in finding.message
