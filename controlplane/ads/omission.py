@@ -75,6 +75,9 @@ class Omission(Bisection):
         super()._start_over()
         self._omitted = {}
         self._untried = dict.fromkeys(self._suspects)
+        if self._omits and self.trial:
+            # One of them is found or gone: who was left out beside it need not be any more.
+            self.trial = frozenset(self._suspects)
 
     def _choose(self) -> frozenset[str]:
         if not self._omits:

@@ -161,7 +161,7 @@ def goes_on_with_what_it_brought(watch: Watch) -> bool:
 
 def hold_what_it_brought(watch: Watch, wanted: Collection) -> None:
     """The client said that it holds exactly this: nothing is sent, nothing is unanswered."""
-    if not watch.initial or wanted is not watch.based:
+    if not watch.initial or watch.unanswered or wanted is not watch.based:
         return
     watch.initial = {}
     watch.owed = False

@@ -198,3 +198,30 @@ def test_what_an_older_rejected_response_brought_comes_again() -> None:
     engine.the_server_writes(count=1, node=0)
     engine.something_is_broken(names=frozenset())
     engine.teardown()
+
+
+def test_what_a_returning_client_was_sent_is_not_taken_for_what_it_brought() -> None:
+    """It drops a route that it came with before it answers; then it rejects the other one."""
+    engine = Engine()
+    engine.begin(names=False, may_break=True, alike=True)
+    nothing: dict[str, tuple[str, ...]] = {"r1": (), "r2": ()}
+    engine.everything_changes(value={}, paths=nothing, shown={"r1": 1, "r2": 1}, addresses=[])
+    engine.everybody_catches_up()
+    engine.a_stream_opens_or_breaks(node=2)
+    engine.something_is_broken(names=frozenset({"r1/a"}))
+    engine.everything_changes(
+        value={}, paths={"r1": ("a", "b"), "r2": ()}, shown={"r1": 1}, addresses=[]
+    )
+    engine.teardown()
+
+
+def test_whom_a_returning_client_leaves_out_comes_back_when_others_find_the_culprit() -> None:
+    engine = Engine()
+    engine.begin(names=False, may_break=True, alike=False)
+    engine.everybody_catches_up()
+    engine.a_stream_opens_or_breaks(node=2)
+    engine.something_is_broken(names=frozenset({"r1/b"}))
+    engine.everything_changes(
+        value={}, paths={"r1": ("a", "b", "c"), "r2": ()}, shown={"r1": 1}, addresses=[]
+    )
+    engine.teardown()
