@@ -328,7 +328,9 @@ class Engine(ServedWorld, RuleBasedStateMachine):
             expected = wanted[info.url]
             held = envoy.held[info.url]
             if watch.brought and watch.accepted is None and watch.error:
-                bad = {name for name, item in expected.items() if envoy.rejects(item.body)}
+                view = envoy.stream.session.view
+                shown = view.clusters if info is CDS else view.listeners  # with what is retained
+                bad = {name for name, item in shown.by_name.items() if envoy.rejects(item.body)}
                 if info is LDS or bad & held.keys():
                     continue  # leaving something out could delete what the client brought along
             for name, item in expected.items():
