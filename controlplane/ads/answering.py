@@ -63,6 +63,7 @@ class AnsweredSession(Session):
         culprits: list[Item] = []
         if len(suspects) == 1 or (named and watch.info is not RDS):
             culprits = list(suspects)
+        unsure = overlay.without_answer_to_come(watch, suspects, self._shared.rejections)
         if culprits:
             if watch.bisection is not None:
                 watch.bisection.exonerate(item.version for item in culprits)
@@ -72,13 +73,15 @@ class AnsweredSession(Session):
             self._shared.rejections.refuses(item, self._node, self._build) for item in suspects
         ):
             pass  # it was on its way with a culprit that is found already: nobody else is suspected
+        elif len(unsure) < len(suspects) and (watch.bisection is not None or not unsure):
+            pass  # a newer response tries some of them
         elif suspects and watch.accepted is None and self._omission_deletes(watch):
             leave_out_what_it_lacks(watch, suspects, self.watches, now)
         elif suspects and watch.bisection is not None:
             found = watch.bisection.failed(suspects, now, failure.message)
             culprits = [found] if found is not None else []
         elif suspects:
-            watch.bisection = look_for_culprit(watch, suspects, failure.message, now)
+            watch.bisection = look_for_culprit(watch, unsure, failure.message, now)
         rejections = [self._record(watch, item, failure) for item in culprits]
         self.recorded += rejections
         if news:

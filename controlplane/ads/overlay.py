@@ -33,6 +33,17 @@ def changes(
     return tuple(found)
 
 
+def without_answer_to_come(
+    watch: Watch, suspects: Iterable[Item], rejections: Rejections
+) -> tuple[Item, ...]:
+    """Return those that no newer response holds, whose answer will tell about the others."""
+    hosts = rejections.virtual_hosts
+    newer = [Collection.of(watch.info.kind, sent.content.resources) for sent in watch.unanswered]
+    return tuple(
+        item for item in suspects if not any(hosts.holds(content, item) for content in newer)
+    )
+
+
 def predecessor(watch: Watch, item: Item, rejections: Rejections) -> Item | None:
     """Return what the client accepted in the place of a resource or virtual host."""
     return None if watch.accepted is None else _of(watch.accepted, item, rejections)

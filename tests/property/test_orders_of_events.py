@@ -225,3 +225,15 @@ def test_whom_a_returning_client_leaves_out_comes_back_when_others_find_the_culp
         value={}, paths={"r1": ("a", "b", "c"), "r2": ()}, shown={"r1": 1}, addresses=[]
     )
     engine.teardown()
+
+
+def test_who_goes_on_its_way_without_the_culprit_is_not_taken_back() -> None:
+    engine = Engine()
+    engine.begin(names=False, may_break=True, alike=False)
+    engine.everybody_catches_up()
+    engine.something_is_broken(names=frozenset({"r1/a"}))
+    engine.routes_change(paths={"r1": ("a", "b"), "r2": ()})
+    engine.the_server_writes_all_that_it_has()
+    engine.routes_change(paths={"r1": ("b",), "r2": ()})
+    engine.everybody_catches_up()
+    engine.teardown()
