@@ -174,6 +174,9 @@ def pack_slice(item: EndpointSlice) -> PackedSlice:
     )
 
 
+_UNSAID: Final = SliceEndpoint(addresses=()).conditions
+
+
 def unpacked(item: PackedSlice) -> EndpointSlice:
     """Return an EndpointSlice as it would be written, of what is kept of it."""
     meta = item.metadata
@@ -185,7 +188,8 @@ def unpacked(item: PackedSlice) -> EndpointSlice:
         endpoints=tuple(
             SliceEndpoint(
                 addresses=(row.address,),
-                conditions=row.conditions,
+                # Nobody writes what is said by saying nothing; that is told by the object itself.
+                conditions=row.conditions if row.conditions != _UNSAID else _UNSAID,
                 target_ref=None
                 if row.target is None
                 else TargetRef(

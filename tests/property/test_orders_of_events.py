@@ -227,6 +227,19 @@ def test_whom_a_returning_client_leaves_out_comes_back_when_others_find_the_culp
     engine.teardown()
 
 
+def test_a_returning_client_that_rejects_whatever_it_is_shown_is_left_in_peace() -> None:
+    engine = Engine()
+    engine.begin(names=False, may_break=True, alike=False, picky=0)
+    engine.everybody_catches_up()
+    engine.something_is_broken(disliked=frozenset({"r1"}), names=frozenset())
+    engine.everybody_catches_up()
+    engine.a_stream_opens_or_breaks(node=0)
+    engine.everything_changes(
+        value={}, paths={"r1": ("a", "b"), "r2": ()}, shown={"r1": 1}, addresses=[]
+    )
+    engine.teardown()
+
+
 def test_who_goes_on_its_way_without_the_culprit_is_not_taken_back() -> None:
     engine = Engine()
     engine.begin(names=False, may_break=True, alike=False)

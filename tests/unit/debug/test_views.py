@@ -17,7 +17,13 @@ from controlplane.debug.views.request import Rendering, ViewRequest
 from controlplane.debug.views.serving import SyncState, sync_state
 from controlplane.debug.views.table import PAGES, index, names
 from controlplane.model.base import FrozenDict, Labels
-from controlplane.model.core import EndpointPort, EndpointSlice, SliceEndpoint, TargetRef
+from controlplane.model.core import (
+    EndpointConditions,
+    EndpointPort,
+    EndpointSlice,
+    SliceEndpoint,
+    TargetRef,
+)
 from controlplane.model.destination_rule import DestinationRule, DestinationRuleSpec, Subset
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.kinds import Untranslated
@@ -104,7 +110,9 @@ def test_configz_shows_an_endpoint_slice_as_it_would_be_written(serving: Serving
             ports=(EndpointPort(port=9080),),
             endpoints=(
                 SliceEndpoint(addresses=("10.0.0.1",), target_ref=TargetRef(kind="Pod", name="a")),
-                SliceEndpoint(addresses=("10.0.0.2",), zone="here"),
+                SliceEndpoint(
+                    addresses=("10.0.0.2",), zone="here", conditions=EndpointConditions()
+                ),
             ),
         )
     )
