@@ -125,7 +125,7 @@ class Adding:
                 continue  # one that was only sent may have been rejected with its response
             if endpoints is not None and resource.eds_name in endpoints.names.names:
                 _force(endpoints, frozenset({resource.eds_name}), push=watch.push)
-            known = known or watch.predecessor(resource.name)
+            # One that went in a response without an answer may be gone, and warms again.
             if known is not None or fresh or resource.name in unknown:
                 continue
             if resource.name not in watch.initial:

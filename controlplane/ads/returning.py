@@ -131,12 +131,11 @@ def leave_out_what_it_lacks(
     something that it has an older one of, and it keeps that until the configuration changes.
     """
     endpoints = watches.get(EDS.kind)
-    lacked: list[Item] = []
-    if endpoints is not None:
-        asked = {"", *endpoints.names.names}
-        lacked = [
-            item for item in suspects if isinstance(item, Resource) and item.eds_name not in asked
-        ]
+    # One that asks for no endpoints has no cluster that needs them.
+    asked = {"", *(endpoints.names.names if endpoints is not None else ())}
+    lacked = [
+        item for item in suspects if isinstance(item, Resource) and item.eds_name not in asked
+    ]
     if watch.bisection is None and lacked and not watch.gave_up:
         watch.bisection = Bisection(lacked, now + ACKNOWLEDGE_LIMIT)
     else:

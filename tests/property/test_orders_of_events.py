@@ -250,3 +250,17 @@ def test_who_goes_on_its_way_without_the_culprit_is_not_taken_back() -> None:
     engine.routes_change(paths={"r1": ("b",), "r2": ()})
     engine.everybody_catches_up()
     engine.teardown()
+
+
+def test_a_cluster_that_comes_back_before_its_end_was_acknowledged_is_waited_for() -> None:
+    engine = Engine()
+    engine.begin(names=False, may_break=False, alike=False)
+    engine.everybody_catches_up()
+    engine.a_cluster_changes(host="c", number=1)
+    engine.a_service_is_seen_by_one_namespace(host="b", namespace="left")
+    engine.the_server_writes_all_that_it_has()
+    engine.a_client_answers(count=1, node=2)
+    engine.a_service_is_seen_by_one_namespace(host="a", namespace="left")
+    engine.routes_change(paths={"r1": ("b",), "r2": ()})
+    engine.everybody_catches_up()
+    engine.no_route_names_a_cluster_that_is_not_there_yet()
