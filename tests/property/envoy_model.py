@@ -217,6 +217,8 @@ class Envoy:
             failure = Failure(13, names)
             if info is CDS and self.warming:
                 self.withheld.append((nonce, failure))
+                if not self.delta:
+                    self._stop_warming(self.warming - resources.keys())
             else:
                 self._reply(info, nonce, failure)
             return True
@@ -291,6 +293,13 @@ class Envoy:
             self._acknowledge_clusters()  # an Envoy that starts does not wait for them
         self._say_what_was_withheld()
         self._start(LDS)
+
+    def _stop_warming(self, gone: set[str]) -> None:
+        """A rejected response is half applied: what warms and is not in it is gone all the same."""
+        for name in gone:
+            del self.held[CDS.url][name]
+        self.warming -= gone
+        self._say_what_was_withheld()
 
     def _still_warms(self, route: str, cluster: str) -> bool:
         """Whether traffic would go to a cluster that never was ready; a new route has none."""
