@@ -55,6 +55,8 @@ class SotwSession(AnsweredSession):
                     # knowing when the newer one is rejected, and that a partial one was not,
                     # because the newer one need not bring all of it again.
                     self._answer(watch, request, now)
+                if not info.complete and not (request.names and request.names is watch.repeated):
+                    watch.missed |= watch.names.names.difference(request.names)
                 self._shared.reporter.stale(self._connection, info)
                 return NOTHING
             self._answer(watch, request, now)
@@ -122,7 +124,13 @@ class SotwSession(AnsweredSession):
 
     def _resubscribe(self, watch: Watch, request: Request) -> None:
         info = watch.info
-        if request.nonce and request.names and request.names is watch.repeated:
+        missed, watch.missed = watch.missed, frozenset()
+        if (
+            request.nonce
+            and request.names
+            and request.names is watch.repeated
+            and missed.isdisjoint(request.names)
+        ):
             watch.dirty = watch.dirty or not watch.told_all()
             return
         watch.repeated = request.names if len(request.names) >= LONG else ()
@@ -134,9 +142,9 @@ class SotwSession(AnsweredSession):
         )
         watch.named = watch.named or bool(request.names)
         known = watch.names.names
-        added = asked - known
+        added = (asked - known) | (asked & missed)
         spontaneous = not request.nonce and bool(watch.nonce_sent)
-        same = bool(request.nonce) and asked == known and wildcard == watch.wildcard
+        same = bool(request.nonce) and not added and asked == known and wildcard == watch.wildcard
         if asked != known or wildcard != watch.wildcard:
             names = self._shared.names.intern(asked)
             narrower = not wildcard and (watch.wildcard or bool(known - asked))

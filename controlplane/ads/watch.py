@@ -66,7 +66,8 @@ class Watch:
 
     __slots__ = (
         "accepted", "based", "bisection", "brought", "came_with", "dirty", "doubted", "error",
-        "force", "gave_up", "hold_until", "info", "initial", "last_sequence", "named", "names",
+        "force", "gave_up", "hold_until", "info", "initial", "last_sequence", "missed", "named",
+        "names",
         "nonce_acked", "nonce_sent", "owed", "push", "refused", "repeated", "retried", "sent",
         "time_acked", "time_sent", "unanswered", "version_acked", "version_sent", "wildcard",
         "withholds",
@@ -86,6 +87,8 @@ class Watch:
         self.accepted: Collection | None = None
         self.brought = False  # whether a state-of-the-world client came with a version
         self.initial: Mapping[str, str] = {}  # what a delta client brought along
+        # Names that the client dropped in requests that were ignored; it no longer has them.
+        self.missed: Names = frozenset()
         # Names of which the client came with a content that is not known.
         self.came_with: Names = frozenset()
         self.bisection: Bisection | None = None

@@ -264,3 +264,18 @@ def test_a_cluster_that_comes_back_before_its_end_was_acknowledged_is_waited_for
     engine.routes_change(paths={"r1": ("b",), "r2": ()})
     engine.everybody_catches_up()
     engine.no_route_names_a_cluster_that_is_not_there_yet()
+
+
+def test_a_route_that_was_dropped_unheard_and_is_asked_for_again_is_sent_again() -> None:
+    """In state of the world a request that crosses a response is ignored."""
+    engine = Engine()
+    engine.begin(names=False, may_break=False, alike=False)
+    nothing: dict[str, tuple[str, ...]] = {"r1": (), "r2": ()}
+    engine.everything_changes(value={}, paths=nothing, shown={"r1": 1, "r2": 1}, addresses=[])
+    engine.everybody_catches_up()
+    engine.everything_changes(value={}, paths=nothing, shown={}, addresses=[])
+    engine.the_server_writes_all_that_it_has()
+    engine.everything_changes(
+        value={}, paths={"r1": (), "r2": ("a",)}, shown={"r1": 1}, addresses=[]
+    )
+    engine.teardown()
