@@ -54,33 +54,42 @@ def service(
     }
 
 
+def _rule(kind: str, number: int, namespaces: int, spec: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": kind,
+        "metadata": {"name": f"svc-{number}", "namespace": f"ns-{number % namespaces}"},
+        "spec": spec,
+    }
+
+
 def destination_rule(
     number: int, *, namespaces: int = 20, connections: int = 100
 ) -> dict[str, Any]:
     """A DestinationRule with two subsets of one service."""
     name = f"svc-{number}"
-    return {
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "DestinationRule",
-        "metadata": {"name": name, "namespace": f"ns-{number % namespaces}"},
-        "spec": {
+    return _rule(
+        "DestinationRule",
+        number,
+        namespaces,
+        {
             "host": name,
             "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": connections}}},
             "subsets": [
                 {"name": version, "labels": {"version": version}} for version in ("v1", "v2")
             ],
         },
-    }
+    )
 
 
 def virtual_service(number: int, *, namespaces: int = 20, weight: int = 90) -> dict[str, Any]:
     """A VirtualService that splits one service's traffic between its subsets."""
     name = f"svc-{number}"
-    return {
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "VirtualService",
-        "metadata": {"name": name, "namespace": f"ns-{number % namespaces}"},
-        "spec": {
+    return _rule(
+        "VirtualService",
+        number,
+        namespaces,
+        {
             "hosts": [name],
             "http": [
                 {
@@ -91,7 +100,7 @@ def virtual_service(number: int, *, namespaces: int = 20, weight: int = 90) -> d
                 }
             ],
         },
-    }
+    )
 
 
 def endpoint_slice(

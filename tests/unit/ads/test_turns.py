@@ -42,6 +42,18 @@ class Worker:
         self._writing()
 
 
+def fails() -> None:
+    raise ValueError("a mistake")
+
+
+def errors_of_the_loop() -> list[str]:
+    """Return a list of what the running loop's exception handler is told from now on."""
+    errors: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(str(context["exception"])))
+    return errors
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110  # there is no event for any condition
@@ -95,12 +107,7 @@ async def test_few_new_streams_come_in_between_old_ones() -> None:
 
 @pytest.mark.parametrize("defers", [False, True])
 async def test_an_error_of_one_keeps_nobody_from_its_turn(defers: bool) -> None:
-    def fails() -> None:
-        raise ValueError("a mistake")
-
-    errors: list[str] = []
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: errors.append(str(context["exception"])))
+    errors = errors_of_the_loop()
     done: list[str] = []
     turns = Turns()
     turns.wake(Worker("bad", done, defers=defers, action=fails))
@@ -155,12 +162,7 @@ async def test_those_that_defer_write_at_once() -> None:
 
 @pytest.mark.parametrize("writes", [False, True])
 async def test_an_error_of_one_keeps_nobody_from_writing(writes: bool) -> None:
-    def fails() -> None:
-        raise ValueError("a mistake")
-
-    errors: list[str] = []
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: errors.append(str(context["exception"])))
+    errors = errors_of_the_loop()
     done: list[str] = []
     turns = Turns()
     turns.wake(Worker("first", done, size=1))
