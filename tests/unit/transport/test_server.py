@@ -37,6 +37,8 @@ from tests.unit.transport.wire import (
 )
 
 PATIENCE = 20.0
+CONGESTION = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
+KNOWN = set(CONGESTION.read_text().split()) if CONGESTION.exists() else set()  # its controls
 WIDE = settings(_4=2**31 - 1) + window_update(0, 2**30)
 
 
@@ -141,6 +143,28 @@ async def test_a_client_of_ipv4_is_served(address: str) -> None:
     async with serving(address) as served, channel(f"127.0.0.1:{served.ports[0]}") as opened:
         assert await echoes(opened) == b"hello"
         assert served.calls[0].call.peer.startswith("ipv4:127.0.0.1:")
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_CONGESTION"), reason="Linux alone tells")
+@pytest.mark.parametrize(("found", "expected"), [("bbr", "cubic"), ("reno", "reno")])
+async def test_bursts_are_not_paced(
+    found: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not {found, expected} <= KNOWN:
+        pytest.skip(f"the kernel knows only {KNOWN}")
+    create, listeners = socket.create_server, []
+
+    def created(*args: Any, **options: Any) -> socket.socket:
+        listener = create(*args, **options)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, found.encode())
+        listeners.append(listener)
+        return listener
+
+    monkeypatch.setattr(socket, "create_server", created)
+    async with serving("127.0.0.1:0") as served, channel(f"127.0.0.1:{served.ports[0]}") as opened:
+        assert await echoes(opened) == b"hello"
+        used = listeners[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    assert used.rstrip(b"\0").decode() == expected
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6")
