@@ -11,7 +11,6 @@ from typing import Final
 
 from controlplane.ads.answering import AnsweredSession
 from controlplane.ads.cache import Assembled, Collection, Content
-from controlplane.ads.name_lists import LONG
 from controlplane.ads.types import (
     CDS,
     EDS,
@@ -55,7 +54,7 @@ class SotwSession(AnsweredSession):
                     # knowing when the newer one is rejected, and that a partial one was not,
                     # because the newer one need not bring all of it again.
                     self._answer(watch, request, now)
-                if not info.complete and not (request.names and request.names is watch.repeated):
+                if not info.complete and request.names != watch.repeated:
                     watch.missed |= watch.names.names.difference(request.names)
                 self._shared.reporter.stale(self._connection, info)
                 return NOTHING
@@ -69,7 +68,7 @@ class SotwSession(AnsweredSession):
         wildcard = info.wildcard and (WILDCARD in request.names or not request.names)
         watch = Watch(info, names, wildcard=wildcard)
         watch.named = bool(request.names)
-        watch.repeated = request.names if len(request.names) >= LONG else ()
+        watch.repeated = request.names
         self.watches[info.kind] = watch
         if not wildcard and not names.names:
             watch.owed = False
@@ -127,13 +126,12 @@ class SotwSession(AnsweredSession):
         missed, watch.missed = watch.missed, frozenset()
         if (
             request.nonce
-            and request.names
-            and request.names is watch.repeated
-            and missed.isdisjoint(request.names)
+            and request.names == watch.repeated
+            and (not missed or missed.isdisjoint(request.names))
         ):
             watch.dirty = watch.dirty or not watch.told_all()
             return
-        watch.repeated = request.names if len(request.names) >= LONG else ()
+        watch.repeated = request.names
         if watch.came_with:
             watch.came_with &= frozenset(request.names)
         asked = self._shared.names.of_list(request.names).names

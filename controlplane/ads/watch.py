@@ -78,7 +78,7 @@ class Watch:
         self.names = names
         self.wildcard = wildcard
         self.named = bool(names.names)  # whether the client has ever subscribed by name
-        self.repeated: tuple[str, ...] = ()  # the list that made `names`, when it is a long one
+        self.repeated: tuple[str, ...] = ()  # the list that made `names`
         self.dirty = True  # whether `take` has to look
         self.owed = True  # whether an answer is due even when there is nothing new
         self.force: Names = frozenset()  # names to send even when they are known

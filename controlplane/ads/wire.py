@@ -111,6 +111,10 @@ def decode_request(
 
     Raises RequestError when the bytes are no such message, NodeError when the node is wrong.
     """
+    if len(payload) <= _SHORT:
+        known = answers.sotw.get(payload) if answers is not None and not first else None
+        if known is not None:
+            return known, None
     if recent is None or len(payload) <= _SHORT:
         request, proxy = _read(payload, first=first, answers=answers)
         return _with_names(request, request.names, recent), proxy
@@ -164,9 +168,6 @@ def _with_names(request: Request, names: tuple[str, ...], recent: RecentLists | 
 def _read(payload: bytes, *, first: bool, answers: Answers | None) -> tuple[Request, Proxy | None]:
     from controlplane.translate.envoy import DiscoveryRequest
 
-    known = answers.sotw.get(payload) if answers is not None and _is_short(payload) else None
-    if known is not None and not first:
-        return known, None
     message = _parse(DiscoveryRequest, payload)
     request = Request(
         type_url=message.type_url,

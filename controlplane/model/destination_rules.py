@@ -141,9 +141,9 @@ class DestinationRules:
     def hashes_like(self, before: DestinationRules) -> bool:
         """Whether surely every client chooses endpoints by the same hashes as it did before."""
         hosts = self.changed_hosts(before)
-        return hosts is not None and not any(
-            map(_hashes, itertools.chain(before._all_for(hosts), self._all_for(hosts)))
-        )
+        if not hosts:
+            return hosts is not None
+        return not any(map(_hashes, itertools.chain(before._all_for(hosts), self._all_for(hosts))))
 
     def _all_for(self, hosts: frozenset[Host]) -> Iterator[MergedRule]:
         """Yield every rule that covers one of these hosts, whoever follows it."""
