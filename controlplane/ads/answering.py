@@ -11,10 +11,12 @@ from controlplane.ads import overlay
 from controlplane.ads.machine import Session
 from controlplane.ads.rejections import Rejection, named_in
 from controlplane.ads.returning import leave_out_what_it_lacks, look_for_culprit
+from controlplane.ads.stand_in import is_stand_in
 from controlplane.ads.types import CDS, EDS, RDS, Names
 from controlplane.ads.virtual_hosts import Item
 from controlplane.ads.watch import Sent, Watch
 from controlplane.ads.wire import Failure
+from controlplane.translate.resources import Resource
 
 
 class AnsweredSession(Session):
@@ -98,12 +100,15 @@ class AnsweredSession(Session):
 
     def _record(self, watch: Watch, item: Item, failure: Failure) -> Rejection:
         rejections = self._shared.rejections
+        older = overlay.predecessor(watch, item, rejections)
+        if watch.info is CDS and isinstance(older, Resource) and is_stand_in(older):
+            older = None  # other clients do not have what it stands for
         return rejections.record(
             item,
             node=self._node,
             build=self._build,
             message=failure.message,
-            predecessor=overlay.predecessor(watch, item, rejections),
+            predecessor=older,
         )
 
     # --- what differs between the protocols -----------------------------------------------

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from controlplane.ads.bisection import Bisection
-from controlplane.ads.cache import Collection, same
+from controlplane.ads.cache import Collection
 from controlplane.ads.omission import Omission
-from controlplane.ads.stand_in import stand_in
+from controlplane.ads.stand_in import is_stand_in, stand_in
 from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, EDS, LDS, Names
 from controlplane.ads.views import ClassView
 from controlplane.ads.virtual_hosts import Item, VirtualHost
@@ -69,7 +69,7 @@ class Returning:
         self.instead = frozenset(
             name
             for name in wanted.difference(base).changed
-            if same(wanted.by_name[name], stand_in(name))
+            if is_stand_in(wanted.by_name[name])
         )
         self.unknown |= self.instead
 

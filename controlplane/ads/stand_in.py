@@ -21,3 +21,8 @@ def stand_in(name: str) -> Resource:
     message.eds_cluster_config.eds_config.CopyFrom(ads_source())
     message.eds_cluster_config.service_name = name
     return Resource.of(ResourceType.CLUSTER, name, serialise(message))
+
+
+def is_stand_in(cluster: Resource) -> bool:
+    """Return whether a cluster only stands for one that some client has."""
+    return cluster.digest == stand_in(cluster.name).digest

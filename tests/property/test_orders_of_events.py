@@ -279,3 +279,15 @@ def test_a_route_that_was_dropped_unheard_and_is_asked_for_again_is_sent_again()
         value={}, paths={"r1": (), "r2": ("a",)}, shown={"r1": 1}, addresses=[]
     )
     engine.teardown()
+
+
+def test_a_stand_in_is_nobody_elses_predecessor() -> None:
+    """One client is shown it in the place of what it rejects; another one has the real cluster."""
+    engine = Engine()
+    engine.begin(names=False, may_break=True, alike=False)
+    engine.everybody_catches_up()
+    engine.something_is_broken(names=frozenset({"a"}))
+    engine.the_control_plane_restarts(paths={"r1": (), "r2": ()}, value={"a": 2})
+    engine.everybody_catches_up()
+    engine.a_cluster_changes(host="a", number=1)
+    engine.teardown()
