@@ -291,3 +291,22 @@ def test_a_stand_in_is_nobody_elses_predecessor() -> None:
     engine.everybody_catches_up()
     engine.a_cluster_changes(host="a", number=1)
     engine.teardown()
+
+
+def test_a_returning_client_keeps_its_listeners_while_others_reject_a_newer_one() -> None:
+    """It is spared the newer one, and what is left out of its first answer would be deleted."""
+    engine = Engine()
+    engine.begin(names=True, may_break=True, alike=False)
+    engine.everybody_catches_up()
+    engine.something_is_broken(names=frozenset({"r1"}))
+    nothing: dict[str, tuple[str, ...]] = {"r1": (), "r2": ()}
+    engine.the_control_plane_restarts(paths=nothing, value={})
+    engine.everything_changes(value={}, paths=nothing, shown={"r1": 1, "r2": 1}, addresses=[])
+    for envoy in engine.envoys:
+        envoy.connect()
+    engine._settle()
+    spared = engine.envoys[2]
+    assert not spared.rejected
+    assert spared.held[LDS.url].keys() == {"r1"}
+    engine.teardown()
+    assert spared.held[LDS.url].keys() == {"r1", "r2"}

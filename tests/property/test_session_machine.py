@@ -327,7 +327,9 @@ class Engine(ServedWorld, RuleBasedStateMachine):
                 continue
             expected = wanted[info.url]
             held = envoy.held[info.url]
-            if watch.brought and watch.accepted is None and watch.error:
+            # What others reject a client is spared, so it says nothing about it itself.
+            refused = watch.error or (info is LDS and watch.withholds)
+            if watch.brought and watch.accepted is None and refused:
                 view = envoy.stream.session.view
                 shown = view.clusters if info is CDS else view.listeners  # with what is retained
                 bad = {name for name, item in shown.by_name.items() if envoy.rejects(item.body)}
