@@ -102,6 +102,7 @@ class App:
             ),
             reporter=self._report,
             timed=self._metrics.made_snapshot,
+            failed=self._failed,
         )
         self._webhooks: Final = Webhooks(
             settings,
@@ -275,6 +276,10 @@ class App:
             missing=missing,
             warnings=(*warnings, *self._webhooks.warnings),
         )
+
+    def _failed(self, error: Exception) -> None:
+        self._metrics.internal_error()
+        self._log.error("app.failed", exc_info=error)
 
     def _report(self, new: tuple[Diagnostic, ...], gone: tuple[Diagnostic, ...]) -> None:
         """Write each finding to the log once: when it appears and when it is mended."""

@@ -3,6 +3,10 @@
 Owns the one reference to the current snapshot. The core is synchronous (`deliver`, `tick`);
 `run` only waits for the right moments. The rule that is easy to break: config that still waits
 must not slip out with an endpoint change, so it stays outside the assembler until it is due.
+
+An error of ours while a snapshot is made does not end the service. Everything is made once more
+from nothing, which mends whatever was kept wrongly; when that fails too, the snapshot before stays,
+each object that came since says so in a diagnostic, and the next change tries again.
 """
 
 from __future__ import annotations
@@ -11,11 +15,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
 from typing import Final
+
+from msgspec import structs
 
 from controlplane.model.assemble import Assembler
 from controlplane.model.core import Endpoints, EndpointSlice, Node, Pod
-from controlplane.model.diagnostics import Diagnostic
+from controlplane.model.diagnostics import Diagnostic, Level, order
 from controlplane.model.diff import Change, diff
 from controlplane.model.mesh import MeshConfig
 from controlplane.model.meta import ObjectRef, Record
@@ -27,6 +34,9 @@ from controlplane.sources.base import Delta, Source
 Publish = Callable[[Snapshot, Snapshot, Change], None]
 Reporter = Callable[[tuple[Diagnostic, ...], tuple[Diagnostic, ...]], None]
 Timed = Callable[[float, float], None]
+Failed = Callable[[Exception], None]
+
+_NAMED: Final = 100  # objects that get a diagnostic when an error of ours keeps them out
 
 _ENDPOINT_KINDS: Final = frozenset(
     kind.KIND for kind in (EndpointSlice, Endpoints, Pod, WorkloadEntry, Node)
@@ -41,6 +51,10 @@ def _count_nothing(_waited: float, _making: float) -> None:
     """Stand in for a count of times where nobody counts."""
 
 
+def _tell_nobody(_error: Exception) -> None:
+    """Stand in for a report of our own errors where nobody listens."""
+
+
 class Registry:
     """The objects of all sources and the snapshot that is valid now.
 
@@ -48,7 +62,7 @@ class Registry:
     reference that of the stronger source counts. The origin of an object names its source.
     `publish` gets the old snapshot, the new one and what differs; `reporter` the diagnostics that
     are new and those that are gone; `timed` the seconds that the first of the changes waited for
-    others and the seconds that the snapshot took to make.
+    others and the seconds that the snapshot took to make; `failed` the errors of ours meanwhile.
     """
 
     def __init__(
@@ -63,13 +77,15 @@ class Registry:
         clock: Callable[[], float] = time.monotonic,
         reporter: Reporter = _report_nothing,
         timed: Timed = _count_nothing,
+        failed: Failed = _tell_nobody,
     ) -> None:
         self._publish: Final = publish
         self._reporter: Final = reporter
         self._timed: Final = timed
+        self._failed: Final = failed
         self._clock: Final = clock
         self._pacing: Final = pacing or Pacing()
-        self._assembler: Final = Assembler(mesh=mesh, domain=domain, cluster_id=cluster_id)
+        self._assembler = Assembler(mesh=mesh, domain=domain, cluster_id=cluster_id)
         # What was delivered and not passed on yet, the stronger source first; None for gone.
         self._news: Final[dict[str, dict[ObjectRef, Record | None]]] = {
             name: {} for name in sources
@@ -77,6 +93,8 @@ class Registry:
         # Of objects that several sources have: all of them. Of any other the assembler has it.
         self._contested: Final[dict[ObjectRef, dict[str, Record]]] = {}
         self._diagnostics: Final[dict[str, tuple[Diagnostic, ...]]] = {}
+        self._unsettled: dict[ObjectRef, None] = {}  # passed on since the last snapshot
+        self._refused: Final[dict[ObjectRef, Diagnostic]] = {}  # by an error of ours
         self._waiting_for: set[str] = set(self._news)
         self._waiting_config: dict[ObjectRef, None] = {}
         self._waiting_mesh: MeshConfig | None = None
@@ -200,7 +218,43 @@ class Registry:
         for own in self._news.values():
             if not own:
                 own.clear()  # which alone gives back the room of a first state
-        self._assembler.apply(upserts, removals)
+        self._unsettled.update(dict.fromkeys((*(record.ref for record in upserts), *removals)))
+        for ref in self._refused.keys() & self._unsettled.keys():
+            del self._refused[ref]
+        try:
+            self._assembler.apply(upserts, removals)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the mesh goes on
+            self._failed(error)
+            self._start_over(upserts, removals)
+
+    def _start_over(
+        self, upserts: Iterable[Record] = (), removals: Iterable[ObjectRef] = ()
+    ) -> None:
+        """Go on with an assembler that has worked out nothing yet."""
+        self._assembler, refused = self._assembler.afresh(upserts, removals)
+        self._refused.update((ref, _kept_out(ref, error)) for ref, error in refused.items())
+
+    def _made(self) -> Snapshot:
+        """Return the snapshot of what was passed on, the one before when that cannot be made."""
+        given = [entry for group in self._diagnostics.values() for entry in group]
+        try:
+            return self._settled(self._assembler.snapshot((*given, *self._refused.values())))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the mesh goes on
+            self._failed(error)
+        try:
+            self._start_over()
+            return self._settled(self._assembler.snapshot((*given, *self._refused.values())))
+        except Exception as error:
+            if not self._published:
+                raise  # there is nothing yet to go on with
+            self._failed(error)
+            since = islice(self._unsettled, _NAMED)
+            given += (*self._refused.values(), *(_kept_out(ref, error) for ref in since))
+            return structs.replace(self._snapshot, diagnostics=tuple(sorted(given, key=order)))
+
+    def _settled(self, snapshot: Snapshot) -> Snapshot:
+        self._unsettled.clear()
+        return snapshot
 
     def _held(self, ref: ObjectRef) -> dict[str, Record]:
         """Return what was passed on of an object, by the sources that have it."""
@@ -223,8 +277,8 @@ class Registry:
                 self._assembler.set_mesh(self._waiting_mesh)
                 self._waiting_mesh = None
         waited = self._pacing.published(now, config=config)
-        given = [entry for group in self._diagnostics.values() for entry in group]
-        old, new = self._snapshot, self._assembler.snapshot(given)
+        old = self._snapshot
+        new = self._made()
         change = diff(old, new)
         # What came before the first snapshot waited for sources, not for other changes.
         self._timed(waited if self._published else 0.0, self._clock() - now)
@@ -237,3 +291,8 @@ class Registry:
                 tuple(entry for entry in new.diagnostics if entry not in before),
                 tuple(entry for entry in old.diagnostics if entry not in after),
             )
+
+
+def _kept_out(ref: ObjectRef, error: Exception) -> Diagnostic:
+    text = f"an error of the control plane keeps it out: {type(error).__name__}: {error}"
+    return Diagnostic(level=Level.ERROR, code="InternalError", message=text, ref=ref)

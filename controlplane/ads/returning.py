@@ -67,9 +67,7 @@ class Returning:
         if wanted is base and not self.instead:
             return
         self.instead = frozenset(
-            name
-            for name in wanted.difference(base).changed
-            if is_stand_in(wanted.by_name[name])
+            name for name in wanted.difference(base).changed if is_stand_in(wanted.by_name[name])
         )
         self.unknown |= self.instead
 

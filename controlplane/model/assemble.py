@@ -78,6 +78,7 @@ class Assembler:
         previous: Snapshot | None = None,
     ) -> None:
         self._domain: Final = domain
+        self._cluster_id: Final = cluster_id
         self._mesh = mesh or MeshConfig()
         self._last = previous or EMPTY
         self._inherited = previous is not None
@@ -85,6 +86,39 @@ class Assembler:
         self._groups: Final = Groups(cluster_id)
         self._units: Final = Units(self._groups, domain)
         self._checks: Final = Checks()
+
+    def afresh(
+        self, upserts: Iterable[Record] = (), removals: Iterable[ObjectRef] = ()
+    ) -> tuple[Assembler, dict[ObjectRef, Exception]]:
+        """Return another one with these objects in and out that has worked out nothing yet.
+
+        For the case that an error of ours has left this one in the middle of something. The
+        objects that cannot even be taken in are left out of it, and returned with the error.
+        """
+        records = {record.ref: record for record in (*self._present(), *self._discovery.hidden)}
+        records |= {record.ref: record for record in upserts}
+        for ref in removals:
+            records.pop(ref, None)
+        refused: dict[ObjectRef, Exception] = {}
+        while True:
+            made = Assembler(
+                mesh=self._mesh,
+                domain=self._domain,
+                cluster_id=self._cluster_id,
+                previous=self._last,
+            )
+            for source in self._units.pod_sources:
+                made.follow_pods(source, follows=True)
+            failed: dict[ObjectRef, Exception] = {}
+            for record in records.values():
+                try:
+                    made.apply((record,))
+                except Exception as error:  # noqa: BLE001  # whatever it is, the others count
+                    failed[record.ref] = error
+            if not failed:
+                return made, refused
+            refused |= failed
+            records = {ref: record for ref, record in records.items() if ref not in failed}
 
     def apply(
         self,

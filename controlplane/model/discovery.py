@@ -73,6 +73,11 @@ class Discovery:
         self._held[ref] = record
         return Passed(passed.upserts, (*passed.removals, ref))
 
+    @property
+    def hidden(self) -> Iterable[Record]:
+        """Everything that is held back."""
+        return self._held.values()
+
     def held(self, ref: ObjectRef) -> Record | None:
         """Return the record of an object that was held back."""
         return self._held.get(ref)

@@ -61,6 +61,11 @@ class Units:
         self._pods_used: dict[ObjectRef, tuple[tuple[str, str], ...]] = {}
         self._pod_sources: set[str] = set()
 
+    @property
+    def pod_sources(self) -> frozenset[str]:
+        """The sources that tell of every pod."""
+        return frozenset(self._pod_sources)
+
     def follow_pods(self, source: str, *, follows: bool) -> None:
         """Say whether a source tells of every pod, so that endpoints may wait for theirs."""
         if follows is not (source in self._pod_sources):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.model.assemble import Assembler
 from controlplane.model.base import Labels
 from controlplane.model.core import (
     EndpointPort,
@@ -20,6 +22,7 @@ from controlplane.model.core import (
 )
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.model.diff import Change
+from controlplane.model.grouping import Groups
 from controlplane.model.mesh import MeshConfig
 from controlplane.model.meta import Object, ObjectMeta, ObjectRef, Provenance, Record
 from controlplane.model.packed import packed
@@ -60,12 +63,14 @@ class World:
         self.published: list[tuple[Snapshot, Change]] = []
         self.reported: list[str] = []
         self.times: list[tuple[float, float]] = []
+        self.failures: list[str] = []
         self.registry = Registry(
             lambda _old, new, change: self.published.append((new, change)),
             sources=sources or ("memory",),
             clock=lambda: self.now,
             reporter=self._report,
             timed=lambda waited, making: self.times.append((waited, making)),
+            failed=lambda error: self.failures.append(str(error)),
         )
 
     def _report(self, new: tuple[Diagnostic, ...], gone: tuple[Diagnostic, ...]) -> None:
@@ -321,3 +326,109 @@ def test_endpoints_wait_for_the_config_of_their_own_step() -> None:
     assert world.at(1.2) == before + 1
     assert world.addresses() == []
     assert not any(world.registry.is_waiting(ref) for ref in gone)
+
+
+def test_a_snapshot_that_fails_is_made_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.say(service("one"), slice_of("one", "1.1.1.1"))
+    world.at(0)
+    once = iter([True])
+    make = Assembler.snapshot
+
+    def fails_once(self: Assembler, given: Iterable[Diagnostic] = ()) -> Snapshot:
+        if next(once, False):
+            raise KeyError("lost")
+        return make(self, given)
+
+    monkeypatch.setattr(Assembler, "snapshot", fails_once)
+    before = world.registry.snapshot
+    world.now = 105.0
+    world.say(service("other"))
+    assert world.at(6) == 2
+    assert world.failures == ["'lost'"]
+    assert world.addresses() == ["1.1.1.1"]
+    snapshot, change = world.published[-1]
+    assert change.services == {"other.default.svc.cluster.local"}
+    assert snapshot.endpoints is before.endpoints, "nothing that is equal is new"
+    assert not world.registry.diagnostics
+
+
+def test_what_cannot_be_made_keeps_the_snapshot_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    world.say(service("one"), slice_of("one", "1.1.1.1"))
+    world.at(0)
+    make = Assembler.snapshot
+
+    def fails_with_bad(self: Assembler, given: Iterable[Diagnostic] = ()) -> Snapshot:
+        if self.record(service("bad").ref) is not None:
+            raise TypeError("a mistake")
+        return make(self, given)
+
+    monkeypatch.setattr(Assembler, "snapshot", fails_with_bad)
+    world.now = 105.0
+    world.say(service("bad"))
+    world.at(6)
+    text = "an error of the control plane keeps it out: TypeError: a mistake"
+    assert world.failures == ["a mistake"] * 2
+    assert [(one.ref, one.message) for one in world.registry.diagnostics] == [
+        (service("bad").ref, text)
+    ]
+    assert world.reported == [f"+{text}"]
+    assert world.addresses() == ["1.1.1.1"]
+    # What comes next waits with it, until it is mended.
+    world.now = 110.0
+    world.say(slice_of("one", "2.2.2.2"))
+    world.at(11)
+    assert world.addresses() == ["1.1.1.1"]
+    assert len(world.registry.diagnostics) == 2
+    world.now = 115.0
+    world.registry.deliver("memory", Delta(removals=(service("bad").ref,)))
+    world.at(16)
+    assert world.addresses() == ["2.2.2.2"]
+    assert not world.registry.diagnostics
+    assert [str(one.ref.name) for one in world.registry.snapshot.objects.values()] == [
+        "one",
+        "one-x",
+    ]
+
+
+def test_an_object_that_cannot_be_taken_in_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.say(service("one"))
+    world.at(0)
+    put = Groups.put
+
+    def fails_with_bad(self: Groups, record: Record) -> None:
+        if record.ref.name == "bad":
+            raise ValueError("what is this")
+        put(self, record)
+
+    monkeypatch.setattr(Groups, "put", fails_with_bad)
+    world.now = 105.0
+    world.say(service("bad"), slice_of("one", "1.1.1.1"))
+    world.at(6)
+    assert world.failures == ["what is this"]
+    assert world.addresses() == ["1.1.1.1"]
+    (told,) = world.registry.diagnostics
+    assert told.ref == service("bad").ref
+    assert "ValueError: what is this" in told.message
+    monkeypatch.setattr(Groups, "put", put)
+    world.now = 110.0
+    world.say(service("bad", port=81))
+    world.at(11)
+    assert not world.registry.diagnostics
+    assert len(world.registry.snapshot.services) == 2
+
+
+def test_a_first_snapshot_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_self: Assembler, _given: Iterable[Diagnostic] = ()) -> Snapshot:
+        raise TypeError("a mistake")
+
+    monkeypatch.setattr(Assembler, "snapshot", fails)
+    world = World()
+    world.say(service("one"))
+    with pytest.raises(TypeError, match="a mistake"):
+        world.at(0)
+    assert not world.published
