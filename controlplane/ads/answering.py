@@ -29,6 +29,7 @@ class AnsweredSession(Session):
             watch.doubted.clear()
         watch.error = watch.refused = ""
         watch.retried = watch.gave_up = False
+        watch.unfound = ()
         if watch.info is CDS:
             self._adding.answered(watch, sent)
         if watch.info is EDS and self.returning.unknown:
@@ -53,7 +54,7 @@ class AnsweredSession(Session):
     def _reject(self, watch: Watch, sent: Sent, failure: Failure, now: float) -> None:
         """Find who is guilty (rule 11); the client keeps what it accepted before."""
         self._rejected = True
-        watch.error = failure.message or f"code {failure.code}"
+        watch.error = watch.complaint = failure.message or f"code {failure.code}"
         watch.refused = sent.version
         watch.time_acked = now
         if watch.info is CDS:
@@ -67,6 +68,7 @@ class AnsweredSession(Session):
             culprits = list(suspects)
         unsure = overlay.without_answer_to_come(watch, suspects, self._shared.rejections)
         if culprits:
+            watch.unfound = ()
             if watch.bisection is not None:
                 watch.bisection.exonerate(item.version for item in culprits)
                 if watch.bisection.trial:

@@ -53,6 +53,11 @@ class Bisection:
         return tuple(self._suspects[version] for version in self.trial)
 
     @property
+    def undecided(self) -> tuple[Item, ...]:
+        """The suspects, once it is clear that the culprits among them cannot be found."""
+        return ()
+
+    @property
     def leaves_out(self) -> bool:
         """Whether what is kept back now may be gone from the client."""
         return False

@@ -24,13 +24,14 @@ _TEXTS: Final = 32  # texts of a message that are looked for
 class Omission(Bisection):
     """The suspects of one stream, until all but some were accepted; a bisection from then on."""
 
-    __slots__ = ("_gone", "_omits", "_omitted", "_untried")
+    __slots__ = ("_gone", "_helpless", "_omits", "_omitted", "_untried")
 
     def __init__(self, suspects: Iterable[Item], message: str, now: float) -> None:
         self._omits = True  # whether it is not yet a bisection
         self._omitted: dict[str, None] = {}
         self._untried: dict[str, None] = {}  # what was not left out yet
         self._gone: set[str] = set()  # suspects that were not wanted any more
+        self._helpless = False  # whether it gave up, and none was accepted since
         super().__init__(suspects, now)
         self._start_over()
         self._omit_another(message)
@@ -39,6 +40,11 @@ class Omission(Bisection):
     def leaves_out(self) -> bool:
         """Whether what is kept back now may be gone from the client."""
         return self._omits and bool(self.trial)
+
+    @property
+    def undecided(self) -> tuple[Item, ...]:
+        """The suspects from when leaving out each of them did not help, until something does."""
+        return tuple(self._suspects.values()) if self._helpless else ()
 
     @property
     def wakes_at(self) -> float | None:
@@ -65,7 +71,7 @@ class Omission(Bisection):
 
     def passed(self) -> None:
         """The trial was accepted: the culprits are among those left out."""
-        self._omits = False
+        self._omits = self._helpless = False
         super().passed()
 
     def failed(self, rejected: Iterable[Item], now: float, message: str = "") -> Item | None:
@@ -79,6 +85,7 @@ class Omission(Bisection):
             self._untried |= dict.fromkeys(changed.keys() - self._suspects.keys())
             self._suspects |= changed
             self._omit_another(message)
+        self._helpless = self._helpless or self._gave_up
         return None
 
     @property

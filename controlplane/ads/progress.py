@@ -20,7 +20,7 @@ from controlplane.ads.journal import LIMIT, Entry
 from controlplane.ads.name_sets import NameSets
 from controlplane.ads.rejections import Rejections
 from controlplane.ads.status import RejectionStatus
-from controlplane.ads.status_of import rejection_status
+from controlplane.ads.status_of import rejection_status, undecided_of
 from controlplane.ads.types import CDS, EDS, LDS, RDS, TYPES, Names
 from controlplane.ads.virtual_hosts import Item, VirtualHost
 from controlplane.ads.watch import Watch
@@ -147,6 +147,12 @@ def _of_stream(
             standing = rejections.standing(
                 wanted, held, node=stream.proxy.id, build=stream.proxy.user_agent
             )
+            if not standing and watch is not None:
+                standing = [
+                    one
+                    for one in undecided_of(stream, watch, rejections)
+                    if one.resource == name and concern.made(one.item)
+                ]
             if not standing:
                 waiting.append(f"{info.short} {name}")
             # Of a route configuration that others share, their part may be what is rejected.

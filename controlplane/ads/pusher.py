@@ -25,7 +25,7 @@ from controlplane.ads.rejections import Rejections
 from controlplane.ads.reporter import Reporter, Reporters
 from controlplane.ads.session import SotwSession
 from controlplane.ads.status import ServingStatus
-from controlplane.ads.status_of import serving_status
+from controlplane.ads.status_of import serving_status, undecided_findings
 from controlplane.ads.types import (
     UNREAD_KINDS,
     Classify,
@@ -372,7 +372,10 @@ class Pusher:
 
     def findings(self) -> tuple[Diagnostic, ...]:
         """Return what Envoys rejected of what is still wanted, by object."""
-        return self.rejections.diagnostics(self._is_wanted)
+        return (
+            *self.rejections.diagnostics(self._is_wanted),
+            *undecided_findings(self._streams.values(), self.rejections),
+        )
 
     def classes(self) -> tuple[ProxyClass, ...]:
         """Return the classes that have live streams."""

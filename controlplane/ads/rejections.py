@@ -29,12 +29,18 @@ _LOOKED_AT: Final = 10_000  # accepted resources
 
 
 class Rejection:
-    """One resource, or virtual host of one, that Envoys of one build rejected."""
+    """One resource, or virtual host of one, that Envoys of one build rejected.
 
-    __slots__ = ("accepted", "build", "item", "message", "nodes", "predecessor")
+    `among` is how many are suspected with it when the client does not say which it rejects.
+    """
 
-    def __init__(self, item: Item, build: str, message: str, predecessor: Item | None) -> None:
+    __slots__ = ("accepted", "among", "build", "item", "message", "nodes", "predecessor")
+
+    def __init__(
+        self, item: Item, build: str, message: str, predecessor: Item | None, *, among: int = 1
+    ) -> None:
         self.item: Final = item
+        self.among: Final = among
         self.build: Final = build
         self.message: Final = message
         self.predecessor = predecessor  # what some node had accepted in its place
@@ -45,6 +51,11 @@ class Rejection:
     def version(self) -> str:
         """The hash that was rejected."""
         return self.item.version
+
+    @property
+    def resource(self) -> str:
+        """The name of the resource that it is, or is a part of."""
+        return self.item.route if isinstance(self.item, VirtualHost) else self.item.name
 
     @property
     def spared(self) -> bool:
@@ -61,12 +72,20 @@ class Rejection:
         count = len(self.nodes)
         who = f"{count} prox{'y' if count == 1 else 'ies'} ({self.build or 'unknown build'})"
         text = f"{item.type.name.lower()} {item.name!r} was rejected by {who}: {self.message}"
+        level = Level.ERROR
+        if self.among > 1:
+            level = Level.WARNING
+            text = (
+                f"{item.type.name.lower()} {item.name!r} does not reach {who}, where all stays as "
+                f"it was: one or several of {self.among} are rejected, and not said which: "
+                f"{self.message}"
+            )
         whole = {origin.ref: origin for origin in reversed(item.origins)}
         if not whole:
-            return (Diagnostic(level=Level.ERROR, code="RejectedByEnvoy", message=text),)
+            return (Diagnostic(level=level, code="RejectedByEnvoy", message=text),)
         return tuple(
             Diagnostic(
-                level=Level.ERROR,
+                level=level,
                 code="RejectedByEnvoy",
                 message=text,
                 ref=ref,

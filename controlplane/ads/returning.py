@@ -131,6 +131,7 @@ def leave_out_what_it_lacks(
     endpoints = watches.get(EDS.kind)
     # One that asks for no endpoints has no cluster that needs them.
     asked = {"", *(endpoints.names.names if endpoints is not None else ())}
+    suspects = tuple(suspects)
     lacked = [
         item for item in suspects if isinstance(item, Resource) and item.eds_name not in asked
     ]
@@ -139,6 +140,7 @@ def leave_out_what_it_lacks(
     else:
         watch.bisection = None
         watch.gave_up = True
+        watch.unfound = suspects
 
 
 def look_for_culprit(watch: Watch, suspects: Iterable[Item], message: str, now: float) -> Bisection:

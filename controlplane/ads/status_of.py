@@ -6,13 +6,18 @@ seconds since the epoch; `offset` is what lies between.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Final
 
 from controlplane.ads.classes import Stream
 from controlplane.ads.rejections import Rejection, Rejections
 from controlplane.ads.status import ConnectionStatus, RejectionStatus, ServingStatus, WatchStatus
+from controlplane.ads.virtual_hosts import Item
 from controlplane.ads.watch import Watch
 from controlplane.model.diagnostics import Diagnostic
+
+_TOLD: Final = 50  # suspects of one type on one stream; more of them help nobody
 
 
 def serving_status(
@@ -43,14 +48,40 @@ def serving_status(
 
 def rejection_status(rejection: Rejection) -> RejectionStatus:
     """Return what is told about a rejection."""
-    item = rejection.item
+    item, message = rejection.item, rejection.message
+    if rejection.among > 1:
+        message = f"one or several of {rejection.among} are rejected: {message}"
     return RejectionStatus(
         type_url=item.type.url,
         resource=item.name,
         version=rejection.version,
-        message=rejection.message,
+        message=message,
         objects=tuple(dict.fromkeys(origin.ref for origin in item.origins)),
     )
+
+
+def undecided_of(stream: Stream, watch: Watch, rejections: Rejections) -> tuple[Rejection, ...]:
+    """Return what a client rejects one or several of, and nobody can tell which."""
+    build = stream.proxy.user_agent
+    return tuple(
+        Rejection(item, build, watch.complaint, None, among=len(watch.undecided))
+        for item in islice(watch.undecided, _TOLD)
+        if _stands(watch, item, rejections)
+    )
+
+
+def undecided_findings(streams: Iterable[Stream], rejections: Rejections) -> Iterator[Diagnostic]:
+    """Yield what is to be said about all that streams cannot decide, once for all of them."""
+    found: dict[tuple[str, str, int, str], Rejection] = {}
+    for stream in streams:
+        if not stream.session.rejects:
+            continue
+        for watch in stream.session.watches.values():
+            for one in undecided_of(stream, watch, rejections):
+                key = (one.version, one.build, one.among, one.message)
+                found.setdefault(key, one).nodes[stream.proxy.id] = None
+    for one in found.values():
+        yield from one.diagnostics()
 
 
 def _watch_status(
@@ -69,10 +100,16 @@ def _watch_status(
         last_error=watch.error,
         rejections=tuple(
             rejection_status(rejection)
-            for rejection in rejections.concerning(
-                watch.info.kind, stream.proxy.id, stream.proxy.user_agent
+            for rejection in (
+                *rejections.concerning(watch.info.kind, stream.proxy.id, stream.proxy.user_agent),
+                *undecided_of(stream, watch, rejections),
             )
-            if rejections.virtual_hosts.holds(watch.based, rejection.item)
-            and not rejections.virtual_hosts.holds(watch.accepted, rejection.item)
+            if _stands(watch, rejection.item, rejections)
         ),
     )
+
+
+def _stands(watch: Watch, item: Item, rejections: Rejections) -> bool:
+    """Whether something is still wanted, and the client does not hold it."""
+    hosts = rejections.virtual_hosts
+    return hosts.holds(watch.based, item) and not hosts.holds(watch.accepted, item)

@@ -13,6 +13,7 @@ from controlplane.ads.bisection import Bisection
 from controlplane.ads.cache import Collection, Content, same
 from controlplane.ads.name_sets import NameSet
 from controlplane.ads.types import Names, Nonce, TypeInfo
+from controlplane.ads.virtual_hosts import Item
 from controlplane.translate.resources import Resource
 
 _HISTORY: Final = 8  # responses whose answer may still come
@@ -65,12 +66,11 @@ class Watch:
     """The state of one resource type on one stream."""
 
     __slots__ = (
-        "accepted", "based", "bisection", "brought", "came_with", "dirty", "doubted", "error",
-        "force", "gave_up", "hold_until", "info", "initial", "last_sequence", "missed", "named",
-        "names",
-        "nonce_acked", "nonce_sent", "owed", "push", "refused", "repeated", "retried", "sent",
-        "time_acked", "time_sent", "unanswered", "version_acked", "version_sent", "wildcard",
-        "withholds",
+        "accepted", "based", "bisection", "brought", "came_with", "complaint", "dirty", "doubted",
+        "error", "force", "gave_up", "hold_until", "info", "initial", "last_sequence", "missed",
+        "named", "names", "nonce_acked", "nonce_sent", "owed", "push", "refused", "repeated",
+        "retried", "sent", "time_acked", "time_sent", "unanswered", "unfound", "version_acked",
+        "version_sent", "wildcard", "withholds",
     )  # fmt: skip
 
     def __init__(self, info: TypeInfo, names: NameSet, *, wildcard: bool) -> None:
@@ -93,6 +93,8 @@ class Watch:
         self.came_with: Names = frozenset()
         self.bisection: Bisection | None = None
         self.gave_up = False  # whether no culprit can be looked for until something changes
+        # What it gave up to find a culprit in, until something is accepted or a culprit found.
+        self.unfound: tuple[Item, ...] = ()
         self.retried = False  # whether everything was sent once more after a rejection
         # Resources of which the client may hold another than was accepted: a rejected response
         # can be half applied, and one that a later one overtook is never answered.
@@ -110,6 +112,7 @@ class Watch:
         self.time_sent = 0.0
         self.time_acked = 0.0
         self.error = ""
+        self.complaint = ""  # the last error ever
 
     @property
     def selected(self) -> NameSet | None:
@@ -140,6 +143,11 @@ class Watch:
     def only_brought(self, name: str) -> bool:
         """Whether the client came with a resource of that name, and its content is not known."""
         return name in self.came_with and self.predecessor(name) is None
+
+    @property
+    def undecided(self) -> tuple[Item, ...]:
+        """What the client rejects one or several of, and nobody can tell which."""
+        return self.unfound if self.bisection is None else self.bisection.undecided
 
     @property
     def is_special(self) -> bool:

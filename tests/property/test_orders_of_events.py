@@ -168,6 +168,8 @@ def test_a_returning_client_keeps_that_of_which_it_rejects_a_newer_one() -> None
     engine._settle()
     assert envoy.held[CDS.url] == before
     assert envoy.rejected <= 3
+    blamed = {str(item.ref) for item in engine.pusher.findings()}
+    assert "DestinationRule default/a" in blamed, "it cannot be told from the others"
     assert envoy.held[LDS.url]
     engine.teardown()
 

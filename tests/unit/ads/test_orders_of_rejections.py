@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from controlplane.ads.progress import ProxyState
 from controlplane.ads.types import ACKNOWLEDGE_LIMIT, CDS, EDS, RDS
 from controlplane.debug.views.serving import SyncState, sync_state
 from controlplane.model.diff import Change
+from controlplane.model.meta import ObjectRef
 from controlplane.model.names import Host
 from controlplane.translate.envoy import RouteConfiguration
 from tests.feature.world import World, cluster_name
@@ -164,19 +166,36 @@ def test_a_client_that_comes_back_loses_nothing_but_what_it_rejects(
 def test_a_client_that_comes_back_keeps_all_of_it_when_several_culprits_are_not_found(
     bed: Bed,
 ) -> None:
+    """Whoever may be guilty is told so."""
     bed.becomes(broken=frozenset({"r1/bravo", "r1/charlie"}))
     bed.restarts()
     bed.rests()
     assert hosts(bed.envoy) == dict.fromkeys(HOSTS, False), "as before"
     assert SyncState.REJECTED in bed.states()
+    assert blamed(bed) == {f"VirtualService default/{host}" for host in HOSTS}
+    (finding, *_) = bed.pusher.findings()
+    assert finding.code == "RejectedByEnvoy"
+    assert "one or several of 4 are rejected, and not said which: missing ): (" in finding.message
+    (told,) = (
+        watch.rejections
+        for connection in bed.pusher.status().connections
+        for watch in connection.watches.values()
+        if watch.rejections
+    )
+    assert len(told) == 4
+    for host in HOSTS:
+        (proxy,) = bed.pusher.progress(ObjectRef("VirtualService", "default", host)).proxies
+        assert proxy.state is ProxyState.REJECTED
     bed.becomes(broken=frozenset({"r1/bravo"}))
     bed.rests()
     assert not bed.envoy.lost
     assert hosts(bed.envoy) == dict.fromkeys({*HOSTS} - {"bravo"}, False)
+    assert blamed(bed) == {"VirtualService default/bravo"}
     bed.becomes(broken=frozenset())
     bed.rests()
     assert hosts(bed.envoy) == dict.fromkeys(HOSTS, False)
     assert bed.states() == {SyncState.SYNCED}
+    assert not blamed(bed)
 
 
 def test_each_culprit_that_the_messages_tell_is_left_out(bed: Bed) -> None:
