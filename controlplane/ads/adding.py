@@ -22,10 +22,11 @@ class Adding:
     Times are the clock's seconds.
     """
 
-    __slots__ = ("_until", "fewer")
+    __slots__ = ("_hidden", "_until", "fewer")
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
+        self._hidden: Names = frozenset()  # those of them that do not exist at the moment
         self.fewer = False  # whether something was waited for and is no longer
 
     def __bool__(self) -> bool:
@@ -41,10 +42,16 @@ class Adding:
             self._until.setdefault(name, now + ACKNOWLEDGE_LIMIT)
 
     def keep_shown(self, view: ClassView) -> None:
-        """Forget what the view does not show any more."""
-        if self._until:
-            shown = view.clusters.by_name
-            self._keep({name: end for name, end in self._until.items() if name in shown})
+        """Wait for nothing that the view does not show, until it does again.
+
+        It may come back before the client is told that it went, and warms there meanwhile.
+        """
+        if not self._until and not self._hidden:
+            return
+        shown = view.clusters.by_name
+        hidden = frozenset(name for name in self._until if name not in shown)
+        self.fewer = self.fewer or not hidden <= self._hidden
+        self._hidden = hidden
 
     def give_up(self, now: float) -> None:
         """Forget what was waited for long enough."""
@@ -85,7 +92,11 @@ class Adding:
     def end(self, clusters: Container[str], known: Names) -> float | None:
         """Return until when to wait for those of these clusters that are not known yet."""
         return max(
-            (end for name, end in self._until.items() if name in clusters and name not in known),
+            (
+                end
+                for name, end in self._until.items()
+                if name in clusters and name not in known and name not in self._hidden
+            ),
             default=None,
         )
 

@@ -312,3 +312,22 @@ def test_a_returning_client_keeps_its_listeners_while_others_reject_a_newer_one(
     assert spared.held[LDS.url].keys() == {"r1"}
     engine.teardown()
     assert spared.held[LDS.url].keys() == {"r1", "r2"}
+
+
+def test_a_cluster_that_was_gone_for_a_moment_only_is_still_waited_for() -> None:
+    """The client is told neither that it went nor that it came back: it is on its way."""
+    engine = Engine()
+    engine.begin(names=False, may_break=False, alike=False)
+    engine.everybody_catches_up()
+    engine.a_cluster_changes(host="d", number=1)
+    engine.the_server_writes_all_that_it_has()
+    nothing: dict[str, tuple[str, ...]] = {"r1": (), "r2": ()}
+    engine.everything_changes(value={}, paths=nothing, shown={}, addresses=[])
+    every = dict.fromkeys("abcd", 1)
+    engine.everything_changes(value=every, paths=nothing, shown={}, addresses=[])
+    engine.everything_changes(
+        value={}, paths={"r1": ("a", "d"), "r2": ()}, shown={"r1": 1}, addresses=[]
+    )
+    engine.everybody_catches_up()
+    engine.no_route_names_a_cluster_that_is_not_there_yet()
+    engine.teardown()
