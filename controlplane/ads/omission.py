@@ -10,7 +10,7 @@ nobody is left out on a mere suspicion but one at a time, unless the client's me
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from controlplane.ads.bisection import Bisection
@@ -24,13 +24,12 @@ _TEXTS: Final = 32  # texts of a message that are looked for
 class Omission(Bisection):
     """The suspects of one stream, until all but some were accepted; a bisection from then on."""
 
-    __slots__ = ("_gone", "_helpless", "_omits", "_omitted", "_untried")
+    __slots__ = ("_helpless", "_omits", "_omitted", "_untried")
 
     def __init__(self, suspects: Iterable[Item], message: str, now: float) -> None:
         self._omits = True  # whether it is not yet a bisection
         self._omitted: dict[str, None] = {}
         self._untried: dict[str, None] = {}  # what was not left out yet
-        self._gone: set[str] = set()  # suspects that were not wanted any more
         self._helpless = False  # whether it gave up, and none was accepted since
         super().__init__(suspects, now)
         self._start_over()
@@ -54,20 +53,6 @@ class Omission(Bisection):
     def advance(self, now: float) -> bool:
         """Choose the next trial when it is time; return whether there is a new one."""
         return not self._gave_up and super().advance(now)
-
-    def keep_only(self, wanted: Callable[[Item], bool]) -> None:
-        """Forget suspects that are no longer wanted anyway."""
-        trial, omitted, untried = self.trial, self._omitted, self._untried
-        before = self._suspects.keys()
-        super().keep_only(wanted)
-        gone = before - self._suspects.keys()
-        if self._omits and gone and gone <= self._gone and omitted.keys() <= self._suspects.keys():
-            # What is shown in the place of something refused comes with every response, and is
-            # never wanted. To begin again for it each time would have no end.
-            self.trial = trial & self._suspects.keys()
-            self._omitted = omitted
-            self._untried = {one: None for one in untried if one in self._suspects}
-        self._gone |= gone
 
     def passed(self) -> None:
         """The trial was accepted: the culprits are among those left out."""

@@ -72,13 +72,19 @@ def withheld(
         for rejection in refused
     }
     if watch.bisection is not None:
+        # What is shown in the place of something refused can be refused as well.
+        stand_ins = {older.version for older in instead.values() if older is not None}
         watch.bisection.keep_only(
             lambda item: (
-                rejections.virtual_hosts.holds(base, item)
+                (item.version in stand_ins or rejections.virtual_hosts.holds(base, item))
                 and not rejections.refuses(item, node, build)
             )
         )
-        for item in watch.bisection.kept_back:
+        kept_back = {item.version: item for item in watch.bisection.kept_back}
+        for item, older in instead.items():
+            if older is not None and older.version in kept_back:
+                instead[item] = None
+        for item in kept_back.values():
             instead.setdefault(item, predecessor(watch, item, rejections))
     parted = base.overlay(_parted(watch, base, rejections, instead))
     return parted.overlay(
@@ -123,17 +129,18 @@ def _parted(
 ) -> dict[str, Resource | None]:
     """Return the route configurations in which virtual hosts are left as they were."""
     bisection = watch.bisection
-    suspected: frozenset[str] = frozenset()
-    if bisection is not None and not bisection.leaves_out:
-        suspected = frozenset(item.version for item in bisection.kept_back)
-    exchanged: dict[str, dict[str, VirtualHost | None]] = {}
     untouched: set[str] = set()  # a suspect would be gone from under the client
+    if bisection is not None and not bisection.leaves_out:
+        untouched = {
+            item.route
+            for item in bisection.kept_back
+            if isinstance(item, VirtualHost) and watch.only_brought(item.route)
+        }
+    exchanged: dict[str, dict[str, VirtualHost | None]] = {}
     for item, older in instead.items():
         if isinstance(item, VirtualHost) and _to_withhold(watch, base, rejections, item):
             known = older if isinstance(older, VirtualHost) else None
             exchanged.setdefault(item.route, {})[item.host] = known
-            if item.version in suspected and watch.only_brought(item.route):
-                untouched.add(item.route)
     found: dict[str, Resource | None] = {}
     for route, parts in exchanged.items():
         resource = base.by_name[route]

@@ -278,3 +278,20 @@ def test_who_was_on_its_way_with_a_known_culprit_is_not_suspected(bed: Bed) -> N
     assert not bed.envoy.lost
     (finding,) = bed.pusher.findings()
     assert "virtual_hosts[charlie]" in finding.message
+
+
+def test_what_stands_in_for_something_refused_can_be_the_culprit(bed: Bed) -> None:
+    """Two others still have it; a third one comes back, and rejects what they have as well."""
+    third = bed.another(3)
+    third.cut_off()
+    third.picky = True
+    envoys = [bed.envoy, bed.another(2)]
+    bed.becomes(disliked=frozenset({"r1/charlie"}))
+    bed.rests(*envoys)
+    bed.becomes(broken=frozenset({"r1/charlie"}), disliked=frozenset())
+    bed.rests(*envoys)
+    third.connect()
+    bed.rests(*envoys, third)
+    assert not third.lost
+    assert hosts(third) == dict.fromkeys({*HOSTS} - {"charlie"}, False)
+    assert blamed(bed) == {"VirtualService default/charlie"}
