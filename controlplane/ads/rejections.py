@@ -76,8 +76,8 @@ class Rejection:
         if self.among > 1:
             level = Level.WARNING
             text = (
-                f"{item.type.name.lower()} {item.name!r} does not reach {who}, where all stays as "
-                f"it was: one or several of {self.among} are rejected, and not said which: "
+                f"{item.type.name.lower()} {item.name!r} does not reach {who}: one or several of "
+                f"{self.among} are rejected, nobody can tell which, and all stay as they were: "
                 f"{self.message}"
             )
         whole = {origin.ref: origin for origin in reversed(item.origins)}
