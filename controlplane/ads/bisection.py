@@ -58,9 +58,9 @@ class Bisection:
         return ()
 
     @property
-    def leaves_out(self) -> bool:
-        """Whether what is kept back now may be gone from the client."""
-        return False
+    def held_whole(self) -> tuple[Item, ...]:
+        """What is kept back with all that is around it: the client may have an older one."""
+        return self.kept_back
 
     @property
     def wakes_at(self) -> float | None:

@@ -130,10 +130,10 @@ def _parted(
     """Return the route configurations in which virtual hosts are left as they were."""
     bisection = watch.bisection
     untouched: set[str] = set()  # a suspect would be gone from under the client
-    if bisection is not None and not bisection.leaves_out:
+    if bisection is not None:
         untouched = {
             item.route
-            for item in bisection.kept_back
+            for item in bisection.held_whole
             if isinstance(item, VirtualHost) and watch.only_brought(item.route)
         }
     exchanged: dict[str, dict[str, VirtualHost | None]] = {}

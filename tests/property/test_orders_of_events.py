@@ -331,3 +331,19 @@ def test_a_cluster_that_was_gone_for_a_moment_only_is_still_waited_for() -> None
     engine.everybody_catches_up()
     engine.no_route_names_a_cluster_that_is_not_there_yet()
     engine.teardown()
+
+
+def test_a_returning_client_gets_the_route_configuration_that_is_sound() -> None:
+    """All of the other one is broken, and the message names neither."""
+    engine = Engine()
+    engine.begin(names=False, may_break=True, alike=False)
+    nothing: dict[str, tuple[str, ...]] = {"r1": (), "r2": ()}
+    both = {"r1": 1, "r2": 1}
+    engine.everything_changes(value={}, paths=nothing, shown=both, addresses=[])
+    engine.everybody_catches_up()
+    engine.something_is_broken(names=frozenset({"r2"}))
+    engine.the_control_plane_restarts(paths=nothing, value={})
+    engine.everything_changes(
+        value={}, paths={"r1": ("a",), "r2": ("a", "b")}, shown=both, addresses=[]
+    )
+    engine.teardown()

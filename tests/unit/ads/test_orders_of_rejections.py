@@ -95,9 +95,9 @@ def clusters(envoy: Envoy) -> Mapping[str, bytes]:
     return envoy.held[CDS.url]
 
 
-def hosts(envoy: Envoy) -> dict[str, bool]:
+def hosts(envoy: Envoy, route: str = "r1") -> dict[str, bool]:
     """The virtual hosts that an Envoy holds, and which of them are broken."""
-    message: Any = RouteConfiguration.FromString(envoy.held[RDS.url].get("r1", b""))
+    message: Any = RouteConfiguration.FromString(envoy.held[RDS.url].get(route, b""))
     return {host.name: host.routes[0].name == "broken" for host in message.virtual_hosts}
 
 
@@ -197,6 +197,25 @@ def test_a_client_that_comes_back_keeps_all_of_it_when_several_culprits_are_not_
     assert hosts(bed.envoy) == dict.fromkeys(HOSTS, False)
     assert bed.states() == {SyncState.SYNCED}
     assert not blamed(bed)
+
+
+def test_culprits_in_one_route_configuration_keep_no_other_one_back(bed: Bed) -> None:
+    """Of a client that comes back with both: one hides two culprits, then each hides one."""
+    bed.becomes(listeners={"r1": 1, "r2": 1}, routes={"r1": HOSTS, "r2": ("alpha", "bravo")})
+    bed.rests()
+    both = frozenset({"r1/bravo", "r1/charlie"})
+    bed.becomes(routes={"r1": HOSTS, "r2": ("alpha", "bravo", "charlie")}, broken=both)
+    bed.restarts()
+    bed.rests()
+    assert hosts(bed.envoy) == dict.fromkeys(HOSTS, False)
+    assert hosts(bed.envoy, "r2") == dict.fromkeys(("alpha", "bravo", "charlie"), False)
+    bed.becomes(broken=frozenset({"r1/bravo", "r2/charlie"}))
+    bed.restarts()
+    bed.rests()
+    assert not bed.envoy.lost
+    assert hosts(bed.envoy) == dict.fromkeys(("alpha", "charlie", "delta"), False)
+    assert hosts(bed.envoy, "r2") == dict.fromkeys(("alpha", "bravo"), False)
+    assert blamed(bed) == {"VirtualService default/bravo", "VirtualService default/charlie"}
 
 
 def test_each_culprit_that_the_messages_tell_is_left_out(bed: Bed) -> None:
