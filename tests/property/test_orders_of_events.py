@@ -347,3 +347,12 @@ def test_a_returning_client_gets_the_route_configuration_that_is_sound() -> None
         value={}, paths={"r1": ("a",), "r2": ("a", "b")}, shown=both, addresses=[]
     )
     engine.teardown()
+
+
+def test_a_returning_client_keeps_a_route_configuration_that_hides_two_culprits() -> None:
+    engine = Engine()
+    engine.begin(names=False, may_break=True, alike=False)
+    engine.everybody_catches_up()
+    engine.something_is_broken(names=frozenset({"r1/a", "r1/b"}))
+    engine.the_control_plane_restarts(paths={"r1": ("a", "b", "c"), "r2": ()}, value={})
+    engine.teardown()
