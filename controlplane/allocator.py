@@ -11,20 +11,22 @@ import ctypes
 from typing import Final
 
 _MMAP_THRESHOLD: Final = -3  # M_MMAP_THRESHOLD of malloc.h
+_ARENA_MAX: Final = -8  # M_ARENA_MAX
 _LARGE: Final = 1024 * 1024  # bytes: less, and growing tables would be mapped again and again
 
 
-def keep_large_apart() -> bool:
-    """Let every large block be a mapping of its own, gone when it is freed; False if unknown.
+def arrange_heap() -> bool:
+    """Let large blocks be mappings of their own, and the rest one heap; False if unknown.
 
     Else glibc takes each freed mapping for a reason to put larger blocks into the heap, where
-    what was a response or a file leaves a hole. Source: mallopt(3), M_MMAP_THRESHOLD.
+    what was a response or a file leaves a hole; and what the thread that reads files has freed
+    is in a heap that no other thread uses. Source: mallopt(3), M_MMAP_THRESHOLD, M_ARENA_MAX.
     """
     try:
         option = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return bool(option(_MMAP_THRESHOLD, _LARGE))
+    return bool(option(_MMAP_THRESHOLD, _LARGE)) and bool(option(_ARENA_MAX, 1))
 
 
 def give_back_freed() -> bool:

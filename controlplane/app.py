@@ -24,7 +24,7 @@ from controlplane.ads.outstanding import Outstanding
 from controlplane.ads.pusher import Pusher
 from controlplane.ads.reporter import Reporters
 from controlplane.ads.server import AdsServer
-from controlplane.allocator import give_back_freed, keep_large_apart
+from controlplane.allocator import arrange_heap, give_back_freed
 from controlplane.debug.auth import Authenticator, make_doors
 from controlplane.debug.context import DebugContext, Readiness
 from controlplane.debug.http import http_app, listen, monitoring_app
@@ -137,7 +137,7 @@ class App:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises PylotError when a listener cannot be opened."""
-        keep_large_apart()
+        arrange_heap()
         # Almost nothing of what is read at first is garbage; `_settle_garbage` looks once.
         gc.disable()
         timer = asyncio.get_running_loop().call_later(_LONGEST_START, gc.enable)

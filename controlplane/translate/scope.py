@@ -150,7 +150,8 @@ class Classifier:
         # snapshot, and a cycle would keep snapshots until the garbage is collected.
         self._known: dict[Proxy, ProxyClass] = {}
         self._classes: dict[ProxyClass, ProxyClass] = {}  # many proxies point to one
-        if before is not None and len(before._known) <= _PROXIES_KEPT:
+        # Before anybody is known, what moved is everything: a megabyte of addresses for nothing.
+        if before is not None and 0 < len(before._known) <= _PROXIES_KEPT:
             self._take_over(before)
 
     def _take_over(self, before: Classifier) -> None:

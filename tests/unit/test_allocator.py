@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.allocator import give_back_freed, keep_large_apart
+from controlplane.allocator import arrange_heap, give_back_freed
 
 BLOCK = 100_000  # bytes: less than what glibc asks the system for apart
 
@@ -39,9 +39,9 @@ def test_a_large_block_is_gone_when_it_is_freed() -> None:
         pytest.skip("the C library is not glibc")
     # In a process of its own: the setting stays. The first block makes others seem small.
     program = """
-from controlplane.allocator import keep_large_apart
+from controlplane.allocator import arrange_heap
 from tests.unit.test_allocator import anonymous
-assert keep_large_apart()
+assert arrange_heap()
 del (first := [bytearray(16_000_000)])[0]
 blocks = [bytearray(1_500_000) for _ in range(50)]
 kept = blocks[::10]
@@ -64,7 +64,36 @@ print(anonymous())
     assert filled - freed > 40 * 1_500_000, "what was freed had stayed with the process"
 
 
+def test_what_a_thread_frees_is_used_by_others() -> None:
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("the C library is not glibc")
+    program = """
+from concurrent.futures import ThreadPoolExecutor
+from controlplane.allocator import arrange_heap
+from tests.unit.test_allocator import BLOCK, anonymous
+assert arrange_heap()
+def read():
+    blocks = [bytearray(BLOCK) for _ in range(200)]
+    return blocks[-1]
+with ThreadPoolExecutor(1) as other:
+    kept = other.submit(read).result()
+    print(anonymous())
+    more = [bytearray(BLOCK) for _ in range(190)]
+    print(anonymous())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    before, after = map(int, done.stdout.split())
+    assert after - before < 20 * BLOCK, "the thread had a heap of its own"
+
+
 def test_another_c_library_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     assert not give_back_freed()
-    assert not keep_large_apart()
+    assert not arrange_heap()

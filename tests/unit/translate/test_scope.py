@@ -11,6 +11,7 @@ from controlplane.ads.pusher import Pusher
 from controlplane.model.assemble import make_snapshot
 from controlplane.model.diff import diff
 from controlplane.model.proxy import Proxy, make_proxy
+from controlplane.model.snapshot import Snapshot
 from controlplane.translate.build import Generator
 from tests.golden.support import make_object
 
@@ -102,3 +103,13 @@ def test_labels_of_one_value_find_a_service_once() -> None:
     (target,) = Generator().service_targets(proxy(9, app="a", version="a"), snapshot)
     assert target.host.partition(".")[0] == "same"
     assert Generator().service_targets(proxy(9, version="a"), snapshot) == ()
+
+
+def test_what_moved_is_not_looked_at_before_anybody_is_known() -> None:
+    generator, first = Generator(), make_snapshot(map(make_object, BASE))
+    with mock.patch("controlplane.translate.scope.moved_between", return_value=()) as moved:
+        generator.keeps_classes(Snapshot(), first)
+        assert not moved.called
+        generator.classify(PROXIES[0], first)
+        generator.keeps_classes(first, make_snapshot(map(make_object, BASE[:1])))
+        assert moved.called
