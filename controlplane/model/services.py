@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from msgspec import structs
 
@@ -222,7 +222,8 @@ class ServiceEndpoints(Model, cache_hash=False):
     """All endpoints of one service, by port name, each in a fixed order (address, port)."""
 
     names: tuple[str, ...] = ()  # of the ports that have endpoints
-    groups: tuple[Sequence[Endpoint], ...] = ()  # parallel to names; kept as `PortEndpoints`
+    # Those of each name, kept as `PortEndpoints`; of a single name, as most services have, alone.
+    kept: Sequence[Endpoint] | tuple[Sequence[Endpoint], ...] = ()
     leaving: tuple[Leaving, ...] = ()
 
     @classmethod
@@ -231,11 +232,19 @@ class ServiceEndpoints(Model, cache_hash=False):
     ) -> ServiceEndpoints:
         """Return the endpoints of these ports, whatever their order."""
         names = one(tuple(sorted(by_port)))
+        groups = tuple([by_port[name] for name in names])
         return cls(
             names=names,
-            groups=tuple([by_port[name] for name in names]),
+            kept=groups[0] if len(groups) == 1 else groups,
             leaving=tuple(sorted(leaving)),
         )
+
+    @property
+    def groups(self) -> tuple[Sequence[Endpoint], ...]:
+        """The endpoints of each port, parallel to the names."""
+        kept: Any = self.kept
+        found: tuple[Sequence[Endpoint], ...] = (kept,) if len(self.names) == 1 else kept
+        return found
 
     @property
     def by_port(self) -> Mapping[str, Sequence[Endpoint]]:

@@ -115,10 +115,9 @@ def _service_cluster(value: ServiceClusterInput) -> Translated:
     )
     return noted(
         Resource.of(
-            ResourceType.CLUSTER,
+            common,
             value.name,
             own + automatic_start(value, http2=http2) if automatic else own,
-            common=common,
             made_of=value,
         ),
         (*notes, *credential_note(value)),
@@ -147,7 +146,12 @@ def _common(shape: _Shape) -> Common:
     tail = serialise(_template(shape))
     if shape.automatic:
         tail = auto_mutual_tail(http2=shape.upstream is Upstream.HTTP2) + tail
-    return Common(tail=tail, dictionary=_dictionary(), by_eds=shape.discovery is Discovery.EDS)
+    return Common(
+        ResourceType.CLUSTER,
+        tail=tail,
+        dictionary=_dictionary(),
+        by_eds=shape.discovery is Discovery.EDS,
+    )
 
 
 @functools.cache

@@ -172,11 +172,11 @@ def build_load_assignment(value: LoadAssignmentInput) -> Translated:
     chosen = choose(value.endpoints, value.port_name, value.filter)
     body = assignment_body(value.cluster, chosen, value.filter)
     common = _SHORT if len(body) < _LONG else _deflated()
-    return Resource.of(ResourceType.ENDPOINT, value.cluster, body, common=common, made_of=value)
+    return Resource.of(common, value.cluster, body, made_of=value)
 
 
 _LONG: Final = 256  # bytes of a load assignment that is worth deflating
-_SHORT: Final = Common()
+_SHORT: Final = Common(ResourceType.ENDPOINT)
 
 
 @functools.cache
@@ -185,7 +185,9 @@ def _deflated() -> Common:
     workload = Workload(name="app-v1-0", namespace="default", labels=FrozenDict({"app": "app"}))
     endpoint = Endpoint(address="10.0.0.1", port=8080, workload=workload)
     cluster = outbound_cluster(8080, "", "app.default.svc.cluster.local")
-    return Common(dictionary=assignment_body(cluster, [endpoint], EndpointFilter()))
+    return Common(
+        ResourceType.ENDPOINT, dictionary=assignment_body(cluster, [endpoint], EndpointFilter())
+    )
 
 
 def choose(

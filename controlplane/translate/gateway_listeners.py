@@ -97,10 +97,9 @@ def build_gateway_listener(value: GatewayListenerInput) -> Translated:
     if value.settings.exact_balance:
         listener.connection_balance_config.exact_balance.SetInParent()
     return Resource.of(
-        ResourceType.LISTENER,
+        Common(ResourceType.LISTENER, routes=frozenset({value.route})),
         name,
         serialise(listener),
-        common=Common(routes=frozenset({value.route})),
         made_of=tuple(
             Origin("filter_chains[0]", server.ref, server.field) for server in value.servers
         ),

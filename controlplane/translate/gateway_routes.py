@@ -56,7 +56,7 @@ def gateway_virtual_hosts(
                 _open(opened, entry.host, server).require_tls = True
     if not opened:
         return (
-            VirtualHostInput(
+            VirtualHostInput.of(
                 name=with_port("blackhole", servers[0].service_port),
                 text="*",
                 content=RuleContent(),
@@ -115,7 +115,7 @@ def _collapse(opened: dict[Host, _Opened]) -> list[VirtualHostInput]:
     for (rules, require_tls), hosts in groups.items():
         sources = dict.fromkeys(source for host in hosts for source in opened[host].sources)
         out.append(
-            VirtualHostInput(
+            VirtualHostInput.of(
                 name=with_port(hosts[0], opened[hosts[0]].port),
                 text=" ".join(map(bracketed, hosts)),
                 content=RuleContent(rules=rules),

@@ -166,10 +166,9 @@ def build_virtual_inbound(value: VirtualInboundInput) -> Translated:
     named = frozenset({BLACK_HOLE_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER, *clusters})
     return noted(
         Resource.of(
-            ResourceType.LISTENER,
+            Common(ResourceType.LISTENER, clusters=named),
             VIRTUAL_INBOUND,
             serialise(listener),
-            common=Common(clusters=named),
             made_of=tuple(origins),
         ),
         value.lost,

@@ -104,13 +104,12 @@ def build_outbound_listener(value: OutboundListenerInput) -> Translated:
         listener.listener_filters_timeout.CopyFrom(envoy.duration(settings.detection_timeout))
     origins = tuple(_add_chains(listener, value))
     common = Common(
+        ResourceType.LISTENER,
         clusters=frozenset(_clusters(listener, value)),
         routes=frozenset(c.route for c in value.chains if isinstance(c, HttpChain)),
     )
     return noted(
-        Resource.of(
-            ResourceType.LISTENER, name, serialise(listener), common=common, made_of=origins
-        ),
+        Resource.of(common, name, serialise(listener), made_of=origins),
         value.conflicts,
     )
 

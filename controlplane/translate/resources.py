@@ -112,7 +112,7 @@ class Joined:
     def clusters(self) -> frozenset[str]:
         """The names of the clusters that the pieces refer to."""
         if self._clusters is None:
-            self._clusters = frozenset().union(*(part.clusters for part in self.parts))
+            self._clusters = frozenset({name for part in self.parts for name in part.clusters})
         return self._clusters
 
     @property
@@ -122,7 +122,7 @@ class Joined:
 
 
 class Common(NamedTuple):
-    """What many resources have alike, so that each keeps one reference to it.
+    """What many resources have alike, their type to begin with: each keeps one reference to it.
 
     `tail` is the end of the message. With a `dictionary` the message is kept deflated by it,
     which suits one that many classes are sent in the same response. `by_eds` says that a cluster
@@ -130,6 +130,7 @@ class Common(NamedTuple):
     resource refers to.
     """
 
+    type: ResourceType
     tail: bytes = b""
     dictionary: bytes = b""
     by_eds: bool = False
@@ -137,7 +138,7 @@ class Common(NamedTuple):
     routes: frozenset[str] = frozenset()
 
 
-_NOTHING: Final = Common()
+_TYPE_ALONE: Final = {kind: Common(kind) for kind in ResourceType}
 
 
 class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -148,7 +149,6 @@ class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
     come from.
     """
 
-    type: ResourceType
     name: str
     kept: bytes | Joined
     common: Common
@@ -157,20 +157,26 @@ class Resource(msgspec.Struct, frozen=True, gc=False, eq=False):
     @classmethod
     def of(
         cls,
-        kind: ResourceType,
+        common: Common | ResourceType,
         name: str,
         message: bytes | Joined,
         *,
-        common: Common = _NOTHING,
         made_of: Sourced | tuple[Origin, ...] = (),
     ) -> Self:
-        """Return a resource."""
+        """Return a resource; a type says that it has nothing else in common with others."""
+        if isinstance(common, ResourceType):
+            common = _TYPE_ALONE[common]
         if isinstance(message, Joined):
-            return cls(kind, name, message, common, made_of)
+            return cls(name, message, common, made_of)
         found = digest(message, common.tail)
         if common.dictionary:
             message = _deflated(message, common.dictionary)
-        return cls(kind, name, found + message, common, made_of)
+        return cls(name, found + message, common, made_of)
+
+    @property
+    def type(self) -> ResourceType:
+        """The type of the resource."""
+        return self.common.type
 
     @property
     def digest(self) -> bytes:

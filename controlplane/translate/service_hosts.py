@@ -398,7 +398,7 @@ class ServiceHosts:
         if any(lowered != domain for lowered, domain in by_lower.items()):
             self.shared.lowered = True
         return self.shared.one(
-            VirtualHostInput(
+            VirtualHostInput.of(
                 name=with_port(service.host, port),
                 text=" ".join(by_lower.values()),
                 content=self.content(service, port),

@@ -212,7 +212,7 @@ class SidecarRoutes:
             if chosen:
                 break
         return (
-            VirtualHostInput(
+            VirtualHostInput.of(
                 name=with_port(service.host, port),
                 text="*",
                 content=RuleContent(rules=(chosen,))
@@ -226,11 +226,13 @@ class SidecarRoutes:
         """Return the virtual host of all destinations that the registry does not know."""
         policy = self._snapshot.mesh.outbound_traffic_policy
         if policy.mode == "REGISTRY_ONLY":
-            return VirtualHostInput(name=BLOCK_ALL, text="*", content=RefuseContent())
+            return VirtualHostInput.of(name=BLOCK_ALL, text="*", content=RefuseContent())
         cluster = PASSTHROUGH_CLUSTER
         if policy.egress_proxy is not None and policy.egress_proxy.host:
             cluster = _egress_cluster(policy.egress_proxy)
-        return VirtualHostInput(name=ALLOW_ANY, text="*", content=ForwardContent(cluster=cluster))
+        return VirtualHostInput.of(
+            name=ALLOW_ANY, text="*", content=ForwardContent(cluster=cluster)
+        )
 
     def _ruled(self, port: int) -> Iterator[_Plan]:
         """Yield what VirtualServices route on a port, the oldest first."""
@@ -338,7 +340,7 @@ class SidecarRoutes:
                         kept.append(spelling)
             if kept:
                 out.append(
-                    VirtualHostInput(
+                    VirtualHostInput.of(
                         name=plan.name,
                         text=" ".join(kept),
                         content=plan.content,
@@ -385,7 +387,9 @@ def _replace(defaults: Defaults | None, ruled: list[_Plan]) -> tuple[VirtualHost
             if domain.lower() in claimed:
                 return None
             claimed.add(domain.lower())
-            instead[plan.name] = VirtualHostInput(name=plan.name, text=domain, content=plan.content)
+            instead[plan.name] = VirtualHostInput.of(
+                name=plan.name, text=domain, content=plan.content
+            )
     chosen = {**defaults.by_name, **instead}
     if len(chosen) == len(defaults.by_name):
         return tuple(chosen.values())

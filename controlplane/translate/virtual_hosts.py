@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import sys
-from typing import Any, Final, assert_never
+from typing import Any, Final, Self, assert_never
 
 import msgspec
 
@@ -64,6 +64,8 @@ class RefuseContent(Model):
     """Unknown destinations of a mesh that does not let them pass: everything gets a 502."""
 
 
+_HOST: Final = "\0"  # which no domain has
+
 Content = ServiceContent | RuleContent | ForwardContent | RefuseContent
 Source = tuple[ObjectRef, str]
 """An object and a field of it."""
@@ -79,8 +81,8 @@ class VirtualHostInput(Model, cache_hash=False):
     """
 
     name: str
-    text: str
-    """The domains in wire order, with a space between two: one text instead of several."""
+    kept: str
+    """`text`, with `_HOST` for the host that the name begins with: it stands there twice."""
     content: Content
     sources: Sources = ()
     require_tls: bool = False
@@ -88,7 +90,35 @@ class VirtualHostInput(Model, cache_hash=False):
 
     def __hash__(self) -> int:
         # Texts keep their hashes; few virtual hosts of one name have the same domains as well.
-        return hash((self.name, self.text))
+        return hash((self.name, self.kept))
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        text: str,
+        content: Content,
+        *,
+        sources: Sources = (),
+        require_tls: bool = False,
+        count_attempts: bool = True,
+    ) -> Self:
+        """Return the input of a virtual host whose domains are those of a text."""
+        host = name.rpartition(":")[0]
+        return cls(
+            name=name,
+            kept=text.replace(host, _HOST) if host else text,
+            content=content,
+            sources=sources,
+            require_tls=require_tls,
+            count_attempts=count_attempts,
+        )
+
+    @property
+    def text(self) -> str:
+        """The domains in wire order, with a space between two: one text instead of several."""
+        name = self.name
+        return self.kept.replace(_HOST, name[: name.rfind(":")])
 
     @property
     def domains(self) -> list[str]:
@@ -111,10 +141,16 @@ class VirtualHostBytes(msgspec.Struct, frozen=True, gc=False):
     beginning: bytes
     tail: bytes
     digest: bytes
-    clusters: tuple[str, ...]
+    named: str | tuple[str, ...]  # the cluster, or the clusters, that its routes refer to
     sources: Sources
     routes: Sources
     diagnostics: tuple[Diagnostic, ...] = ()
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """The names of the clusters that its routes refer to."""
+        named = self.named
+        return (named,) if isinstance(named, str) else named
 
     @property
     def origins(self) -> tuple[Origin, ...]:
@@ -146,7 +182,7 @@ def build_virtual_host(value: VirtualHostInput) -> VirtualHostBytes:
         beginning=framed,
         tail=b"",
         digest=digest(framed),
-        clusters=tuple({sys.intern(name): None for route in routes for name in route.clusters}),
+        named=tuple({sys.intern(name): None for route in routes for name in route.clusters}),
         sources=value.sources,
         routes=tuple((route.ref, route.field) if route.ref.name else None for route in routes),
         diagnostics=tuple(diagnostics),
@@ -270,7 +306,7 @@ def _service_host(value: VirtualHostInput, content: ServiceContent) -> VirtualHo
         beginning=beginning,
         tail=nest.tail,
         digest=digest(beginning, nest.tail),
-        clusters=(sys.intern(cluster),),
+        named=sys.intern(cluster),
         sources=value.sources,
         routes=value.sources,  # the only route is the service's, like the whole
     )

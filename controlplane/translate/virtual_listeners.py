@@ -82,8 +82,7 @@ def build_virtual_outbound(value: VirtualOutboundInput) -> Translated:
     if value.settings.exact_balance:
         listener.connection_balance_config.exact_balance.SetInParent()
     return Resource.of(
-        ResourceType.LISTENER,
+        Common(ResourceType.LISTENER, clusters=frozenset({BLACK_HOLE_CLUSTER, value.fallthrough})),
         VIRTUAL_OUTBOUND,
         serialise(listener),
-        common=Common(clusters=frozenset({BLACK_HOLE_CLUSTER, value.fallthrough})),
     )

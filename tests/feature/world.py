@@ -200,10 +200,9 @@ class FakeGenerator:
             message.eds_cluster_config.service_name = name
             message.alt_stat_name = mark
             self._made[key] = Resource.of(
-                ResourceType.CLUSTER,
+                Common(ResourceType.CLUSTER, by_eds=True),
                 name,
                 serialise(message),
-                common=Common(by_eds=True),
                 made_of=(Origin("", ObjectRef("DestinationRule", "default", host), "spec"),),
             )
         return self._made[key]
@@ -217,13 +216,13 @@ class FakeGenerator:
             message = Listener(name=name, stat_prefix=f"{number}{mark}")
             message.address.CopyFrom(socket_address("0.0.0.0", 10_000 + number))
             self._made[key] = Resource.of(
-                ResourceType.LISTENER,
-                name,
-                serialise(message) + b"".join(sorted(_unknown(host) for host in hosts)),
-                common=Common(
+                Common(
+                    ResourceType.LISTENER,
                     clusters=frozenset(map(cluster_name, hosts)),
                     routes=frozenset({name}) if routed else frozenset(),
                 ),
+                name,
+                serialise(message) + b"".join(sorted(_unknown(host) for host in hosts)),
                 made_of=(Origin("", ObjectRef("Gateway", "default", name)),),
             )
         return self._made[key]
@@ -250,10 +249,9 @@ class FakeGenerator:
                 ],
             )
             whole = Resource.of(
-                ResourceType.ROUTE,
+                Common(ResourceType.ROUTE, clusters=frozenset(map(_routed, hosts))),
                 name,
                 serialise(message),
-                common=Common(clusters=frozenset(map(_routed, hosts))),
                 made_of=tuple(
                     Origin(
                         f"virtual_hosts[{host}]",

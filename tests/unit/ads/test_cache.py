@@ -53,9 +53,7 @@ def test_a_response_is_assembled_once() -> None:
 
 def test_the_news_of_a_response_are_worked_out_once_for_all_who_hold_the_same() -> None:
     def eds(name: str, body: bytes) -> Resource:
-        return Resource.of(
-            ResourceType.CLUSTER, name, name.encode() + body, common=Common(by_eds=True)
-        )
+        return Resource.of(Common(ResourceType.CLUSTER, by_eds=True), name, name.encode() + body)
 
     before = collection(eds("a", b"x"), eds("b", b"x"))
     content = collection(eds("a", b"x"), eds("b", b"y"), eds("c", b"x")).content()

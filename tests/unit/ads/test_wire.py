@@ -101,9 +101,7 @@ def test_the_version_of_a_message_in_pieces_is_that_of_the_pieces() -> None:
 
 def test_a_message_with_a_common_end_goes_out_as_if_it_were_whole() -> None:
     whole = cluster("name", b"\x12\x03abc\x20\x05")
-    split = Resource.of(
-        ResourceType.CLUSTER, "name", whole.body[:-4], common=Common(tail=whole.body[-4:])
-    )
+    split = Resource.of(Common(ResourceType.CLUSTER, tail=whole.body[-4:]), "name", whole.body[:-4])
     assert split.body == whole.body
     assert split.size == whole.size
     assert split.version == whole.version
@@ -114,7 +112,7 @@ def test_a_message_with_a_common_end_goes_out_as_if_it_were_whole() -> None:
 def test_a_deflated_message_goes_out_as_it_was() -> None:
     whole = cluster("name", b"\x12\x40" + b"of the dictionary" * 3 + b"not of the it")
     kept = Resource.of(
-        ResourceType.CLUSTER, "name", whole.body, common=Common(dictionary=b"of the dictionary")
+        Common(ResourceType.CLUSTER, dictionary=b"of the dictionary"), "name", whole.body
     )
     assert isinstance(kept.kept, bytes)
     assert len(kept.kept) < len(whole.body)

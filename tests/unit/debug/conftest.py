@@ -99,7 +99,7 @@ def resource(
     routes: frozenset[str] = frozenset(),
 ) -> Resource:
     """A resource of a message."""
-    return Resource.of(kind, name, serialise(message), common=Common(by_eds=by_eds, routes=routes))
+    return Resource.of(Common(kind, by_eds=by_eds, routes=routes), name, serialise(message))
 
 
 def endpoint(address: str, account: str = "") -> Endpoint:

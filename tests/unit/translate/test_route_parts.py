@@ -169,7 +169,7 @@ def test_classes_with_the_same_virtual_hosts_share_what_is_told() -> None:
 
 def test_parts_with_other_origins_are_others() -> None:
     host = build_virtual_host(
-        VirtualHostInput(name="block_all", text="*", content=RefuseContent(), sources=())
+        VirtualHostInput.of(name="block_all", text="*", content=RefuseContent(), sources=())
     )
     same = structs.replace(host)
     other = structs.replace(host, sources=ObjectRef("Service", "n0", "s0"))

@@ -118,8 +118,24 @@ def test_the_join_is_what_serialising_the_whole_gives() -> None:
     assert serialise(joined) == serialise(whole)
 
 
+def test_domains_are_kept_without_the_host_that_the_name_begins_with() -> None:
+    for host, domains in {
+        "a.one.svc.cluster.local": "a.one.svc.cluster.local a.one.svc.cluster.local. a.one",
+        "a": "a a. a.a.example banana 10.0.0.1",
+        "[fd00::1]": "[fd00::1] [fd00::1]:80",
+        "*": "*",
+    }.items():
+        made = VirtualHostInput.of(f"{host}:80", domains, RefuseContent())
+        assert host not in made.kept
+        assert made.text == domains
+        assert made == VirtualHostInput.of(f"{host}:80", domains, RefuseContent())
+    assert VirtualHostInput.of("block_all", "*", RefuseContent()).domains == ["*"]
+
+
 def test_a_frame_is_one_virtual_host() -> None:
-    made = build_virtual_host(VirtualHostInput(name="block_all", text="*", content=RefuseContent()))
+    made = build_virtual_host(
+        VirtualHostInput.of(name="block_all", text="*", content=RefuseContent())
+    )
     framed = made.beginning + made.tail
     (host,) = envoy.RouteConfiguration.FromString(framed).virtual_hosts
     assert framed == length_delimited(2, serialise(host))
