@@ -1,11 +1,14 @@
 """Which streams may have something to do: each once, in the order in which they woke.
 
-Owns when streams work. A change wakes a thousand of them; they are served a few milliseconds at
-a time, so that acknowledgements and new streams come in between. New streams cost a hundred times
+Owns when streams work. A change wakes a thousand of them. New streams cost a hundred times
 as much as old ones, and may come by the hundred, and a client that rejects what it is sent is
 never done: such streams defer to the others. They have a queue of their own, whose turn comes when
 nobody else waits, or after the others have had several turns in a row. So nobody who is served
 already waits for them, and they do not wait for ever.
+
+A turn is a few milliseconds. While some wait who do not defer, several turns follow each other
+before the event loop reads again: what comes meanwhile are mostly acknowledgements, and to take
+those can wait until everybody has been told.
 
 Some dozens work before the first of them writes, and then they write one after the other. A large
 response drives everything else out of the processor's caches: what the next stream works with,
@@ -21,6 +24,7 @@ from collections import deque
 from typing import Final, Protocol
 
 _TURN: Final = 0.005  # seconds
+_UNREAD: Final = 0.04  # seconds of turns, before the event loop reads again
 _PATIENCE: Final = 4  # turns in a row, before one that defers has its own
 _TOGETHER: Final = 64  # that work before they write
 _BYTES: Final = 16 * 1024 * 1024  # that they write then, about
@@ -71,26 +75,32 @@ class Turns:
 
     def _run(self) -> None:
         self._scheduled = False
+        end = time.monotonic() + _UNREAD
         try:
-            end = time.monotonic() + _TURN
-            while self._first or self._writers:
-                self._together(end)
-                if time.monotonic() >= end:
-                    break
-            if not self._second:
-                return
-            if self._first and self._waited < _PATIENCE:
-                self._waited += 1
-                return
-            self._waited = 0
-            while self._second:
-                self._work(self._second)
-                self._write()
-                if self._first or time.monotonic() >= end:
-                    break
+            self._turn()
+            while self._first and time.monotonic() < end:
+                self._turn()
         finally:
             if self._first or self._second or self._writers:
                 self._schedule()
+
+    def _turn(self) -> None:
+        end = time.monotonic() + _TURN
+        while self._first or self._writers:
+            self._together(end)
+            if time.monotonic() >= end:
+                break
+        if not self._second:
+            return
+        if self._first and self._waited < _PATIENCE:
+            self._waited += 1
+            return
+        self._waited = 0
+        while self._second:
+            self._work(self._second)
+            self._write()
+            if self._first or time.monotonic() >= end:
+                break
 
     def _together(self, end: float) -> None:
         """Let some work, no longer than until `end`, and then all of them write."""

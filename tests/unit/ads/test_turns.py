@@ -73,6 +73,16 @@ async def test_each_works_once_however_often_it_is_woken() -> None:
     await until(lambda: len(done) == 4)
 
 
+async def test_everybody_is_told_before_more_is_read_but_not_for_ever() -> None:
+    done: list[str] = []
+    turns = Turns()
+    for number in range(200):
+        turns.wake(Worker(f"{number}", done, action=lambda: time.sleep(0.001)))
+    asyncio.get_running_loop().call_soon(done.append, "read")
+    await until(lambda: len(done) == 201)
+    assert 10 < done.index("read") < 100, "several turns of 5 ms, and less than 100 ms"
+
+
 async def test_old_streams_do_not_wait_for_a_crowd_of_new_ones() -> None:
     done: list[str] = []
     turns = Turns()
