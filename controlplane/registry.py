@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 from msgspec import structs
@@ -236,25 +236,29 @@ class Registry:
 
     def _made(self) -> Snapshot:
         """Return the snapshot of what was passed on, the one before when that cannot be made."""
-        given = [entry for group in self._diagnostics.values() for entry in group]
         try:
-            return self._settled(self._assembler.snapshot((*given, *self._refused.values())))
+            return self._assembled()
         except Exception as error:  # noqa: BLE001  # whatever it is, the mesh goes on
             self._failed(error)
         try:
             self._start_over()
-            return self._settled(self._assembler.snapshot((*given, *self._refused.values())))
+            return self._assembled()
         except Exception as error:
             if not self._published:
                 raise  # there is nothing yet to go on with
             self._failed(error)
-            since = islice(self._unsettled, _NAMED)
-            given += (*self._refused.values(), *(_kept_out(ref, error) for ref in since))
-            return structs.replace(self._snapshot, diagnostics=tuple(sorted(given, key=order)))
+            kept_out = (_kept_out(ref, error) for ref in islice(self._unsettled, _NAMED))
+            found = sorted((*self._given(), *kept_out), key=order)
+            return structs.replace(self._snapshot, diagnostics=tuple(found))
 
-    def _settled(self, snapshot: Snapshot) -> Snapshot:
+    def _assembled(self) -> Snapshot:
+        made = self._assembler.snapshot(self._given())
         self._unsettled.clear()
-        return snapshot
+        return made
+
+    def _given(self) -> tuple[Diagnostic, ...]:
+        """Return what is wrong besides what objects say about each other."""
+        return (*chain.from_iterable(self._diagnostics.values()), *self._refused.values())
 
     def _held(self, ref: ObjectRef) -> dict[str, Record]:
         """Return what was passed on of an object, by the sources that have it."""

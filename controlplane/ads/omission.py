@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from controlplane.ads.bisection import Bisection
-from controlplane.ads.virtual_hosts import Item, VirtualHost
+from controlplane.ads.virtual_hosts import Item, VirtualHost, resource_name
 
 _TOKENS: Final = re.compile(r"""'([^']+)'|"([^"]+)"|([^\s'"]+)""")
 _SHORTEST: Final = 4  # characters of a text that may tell
@@ -41,7 +41,7 @@ class Omission(Bisection):
         self._untried: dict[str, None] = {}  # what was not left out yet
         super().__init__((), now)
         for item in suspects:
-            self._aside.setdefault(_route_of(item), {})[item.version] = item
+            self._aside.setdefault(resource_name(item), {})[item.version] = item
         alone = len(self._aside) == 1
         self._go_on()
         if alone and len(self._suspects) > 1:  # else it is tried whether it is guilty at all
@@ -66,7 +66,7 @@ class Omission(Bisection):
     def undecided(self) -> tuple[Item, ...]:
         """The suspects, once it is clear that the culprits among them cannot be found."""
         suspects = (*self._suspects.values(), *self._set_aside)
-        return tuple(item for item in suspects if _route_of(item) in self._helpless)
+        return tuple(item for item in suspects if resource_name(item) in self._helpless)
 
     @property
     def wakes_at(self) -> float | None:
@@ -92,9 +92,9 @@ class Omission(Bisection):
 
     def failed(self, rejected: Iterable[Item], now: float, message: str = "") -> Item | None:
         """The trial was rejected; return the culprit when it is found."""
-        changed = {item.version: item for item in rejected if _route_of(item) == self._route}
+        changed = {item.version: item for item in rejected if resource_name(item) == self._route}
         for item in rejected:
-            route = _route_of(item)
+            route = resource_name(item)
             if route != self._route and item.version not in self._aside.setdefault(route, {}):
                 self._aside[route][item.version] = item
                 self._given_up.discard(route)
@@ -169,10 +169,6 @@ class Omission(Bisection):
             del self._untried[version]
         else:
             self._omitted = dict.fromkeys(self._suspects)
-
-
-def _route_of(item: Item) -> str:
-    return item.route if isinstance(item, VirtualHost) else item.name
 
 
 def _told(message: str, suspects: Iterable[Item]) -> str | None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from controlplane.ads.types import Names
-from controlplane.ads.virtual_hosts import Item, VirtualHost, VirtualHosts
+from controlplane.ads.virtual_hosts import Item, VirtualHost, VirtualHosts, resource_name
 from controlplane.model.diagnostics import Diagnostic, Level
 from controlplane.translate.resources import Resource, ResourceType
 
@@ -55,7 +55,7 @@ class Rejection:
     @property
     def resource(self) -> str:
         """The name of the resource that it is, or is a part of."""
-        return self.item.route if isinstance(self.item, VirtualHost) else self.item.name
+        return resource_name(self.item)
 
     @property
     def spared(self) -> bool:
@@ -71,15 +71,15 @@ class Rejection:
         item = self.item
         count = len(self.nodes)
         who = f"{count} prox{'y' if count == 1 else 'ies'} ({self.build or 'unknown build'})"
-        text = f"{item.type.name.lower()} {item.name!r} was rejected by {who}: {self.message}"
-        level = Level.ERROR
         if self.among > 1:
             level = Level.WARNING
-            text = (
-                f"{item.type.name.lower()} {item.name!r} does not reach {who}: one or several of "
-                f"{self.among} are rejected, nobody can tell which, and all stay as they were: "
-                f"{self.message}"
+            what = (
+                f"does not reach {who}: one or several of {self.among} are rejected, nobody can "
+                f"tell which, and all stay as they were"
             )
+        else:
+            level, what = Level.ERROR, f"was rejected by {who}"
+        text = f"{item.type.name.lower()} {item.name!r} {what}: {self.message}"
         whole = {origin.ref: origin for origin in reversed(item.origins)}
         if not whole:
             return (Diagnostic(level=level, code="RejectedByEnvoy", message=text),)

@@ -62,10 +62,10 @@ def rejection_status(rejection: Rejection) -> RejectionStatus:
 
 def undecided_of(stream: Stream, watch: Watch, rejections: Rejections) -> tuple[Rejection, ...]:
     """Return what a client rejects one or several of, and nobody can tell which."""
-    build = stream.proxy.user_agent
+    build, undecided = stream.proxy.user_agent, watch.undecided
     return tuple(
-        Rejection(item, build, watch.complaint, None, among=len(watch.undecided))
-        for item in islice(watch.undecided, _TOLD)
+        Rejection(item, build, watch.complaint, None, among=len(undecided))
+        for item in islice(undecided, _TOLD)
         if _stands(watch, item, rejections)
     )
 
@@ -87,6 +87,12 @@ def undecided_findings(streams: Iterable[Stream], rejections: Rejections) -> Ite
 def _watch_status(
     stream: Stream, watch: Watch, rejections: Rejections, offset: float
 ) -> WatchStatus:
+    node, build = stream.proxy.id, stream.proxy.user_agent
+    standing = (
+        rejection
+        for rejection in rejections.concerning(watch.info.kind, node, build)
+        if _stands(watch, rejection.item, rejections)
+    )
     return WatchStatus(
         type_url=watch.info.url,
         wildcard=watch.wildcard,
@@ -99,12 +105,7 @@ def _watch_status(
         time_acked=watch.time_acked + offset if watch.time_acked else 0.0,
         last_error=watch.error,
         rejections=tuple(
-            rejection_status(rejection)
-            for rejection in (
-                *rejections.concerning(watch.info.kind, stream.proxy.id, stream.proxy.user_agent),
-                *undecided_of(stream, watch, rejections),
-            )
-            if _stands(watch, rejection.item, rejections)
+            map(rejection_status, (*standing, *undecided_of(stream, watch, rejections)))
         ),
     )
 

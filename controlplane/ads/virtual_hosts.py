@@ -64,6 +64,11 @@ Item = Resource | VirtualHost
 """What can be rejected, suspected and kept back."""
 
 
+def resource_name(item: Item) -> str:
+    """Return the name of the resource that something is, or is a part of."""
+    return item.route if isinstance(item, VirtualHost) else item.name
+
+
 class VirtualHosts:
     """Cuts route configurations, and remembers the last ones."""
 

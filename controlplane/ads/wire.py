@@ -111,11 +111,11 @@ def decode_request(
 
     Raises RequestError when the bytes are no such message, NodeError when the node is wrong.
     """
-    if len(payload) <= _SHORT:
-        known = answers.sotw.get(payload) if answers is not None and not first else None
-        if known is not None:
-            return known, None
-    if recent is None or len(payload) <= _SHORT:
+    short = _is_short(payload)
+    known = answers.sotw.get(payload) if answers is not None and short else None
+    if known is not None and not first:
+        return known, None
+    if recent is None or short:
         request, proxy = _read(payload, first=first, answers=answers)
         return _with_names(request, request.names, recent), proxy
     known_answer = answers.long(payload) if answers is not None and not first else None

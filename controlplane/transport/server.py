@@ -119,7 +119,7 @@ def _listener(address: str) -> socket.socket:
         host, _, port = address.rpartition(":")
         if not 0 <= int(port) <= 65535:
             raise ValueError("there is no such port")
-        return _tcp_listener(host.removeprefix("[").removesuffix("]"), int(port))
+        return _unpaced(_tcp_listener(host.removeprefix("[").removesuffix("]"), int(port)))
     except (OSError, ValueError) as error:
         raise OutsideError(f"the address {address} cannot be bound: {_reason(error)}") from None
 
@@ -136,14 +136,12 @@ def _tcp_listener(host: str, port: int) -> socket.socket:
     if host in ("", "::"):
         # Every address of both families, IPv4 alone where there is no IPv6.
         if socket.has_dualstack_ipv6():
-            return _unpaced(
-                socket.create_server(
-                    ("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
-                )
+            return socket.create_server(
+                ("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
             )
         host = "0.0.0.0"
     family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    return _unpaced(socket.create_server(found[:2], family=family, backlog=_BACKLOG))
+    return socket.create_server(found[:2], family=family, backlog=_BACKLOG)
 
 
 def _unpaced(listener: socket.socket) -> socket.socket:

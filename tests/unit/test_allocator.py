@@ -22,6 +22,19 @@ def anonymous() -> int:
     raise AssertionError("the kernel does not say what memory is anonymous")
 
 
+def printed(program: str) -> list[int]:
+    """Run a program in a process of its own; return the numbers that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    return [int(word) for word in done.stdout.split()]
+
+
 def test_freed_buffers_go_back_to_the_system() -> None:
     if not hasattr(ctypes.CDLL(None), "malloc_trim"):
         pytest.skip("the C library is not glibc")
@@ -52,15 +65,7 @@ print(before)
 more = [bytearray(1_500_000) for _ in range(45)]
 print(anonymous())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    )
-    freed, filled = map(int, done.stdout.split())
+    freed, filled = printed(program)
     assert filled - freed > 40 * 1_500_000, "what was freed had stayed with the process"
 
 
@@ -81,15 +86,7 @@ with ThreadPoolExecutor(1) as other:
     more = [bytearray(BLOCK) for _ in range(190)]
     print(anonymous())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    )
-    before, after = map(int, done.stdout.split())
+    before, after = printed(program)
     assert after - before < 20 * BLOCK, "the thread had a heap of its own"
 
 
