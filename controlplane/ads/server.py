@@ -33,7 +33,7 @@ PATIENCE: Final = 10.0
 # all they need, and nobody's reconnecting is stretched.
 READING_PATIENCE: Final = 2.0
 
-_PUMPED: Final = 0.005  # seconds in one turn of the loop: classes have much in common
+_PUMPED: Final = 0.005  # seconds at a time, before streams work: classes have much in common
 _SPREAD: Final = 0.8
 """The part of the time to stop in which streams are ended; the rest is for their last words."""
 _LONGEST_PAUSE: Final = 0.05  # seconds: a few streams do not need the whole time
@@ -67,7 +67,7 @@ class AdsServer:
             pusher=pusher,
             reporter=self._reporter,
             flights=Flights(),
-            turns=Turns(),
+            turns=Turns(self._pump),
             lists=NameLists(),
             answers=Answers(),
             clock=clock,
@@ -83,7 +83,6 @@ class AdsServer:
             clock=clock,
         )
         self._draining = False
-        self._pumping = False
 
     async def start(self, *addresses: str) -> tuple[int, ...]:
         """Listen on `HOST:PORT` (or `unix:PATH`) addresses and return the bound ports.
@@ -91,7 +90,7 @@ class AdsServer:
         Raises OutsideError when an address cannot be bound.
         """
         ports = await self._server.start(*addresses)
-        self._pusher.defer = self._begin_pumping
+        self._pusher.defer = self._common.turns.continue_waking
         return ports
 
     async def stop(self, duration: float) -> None:
@@ -116,14 +115,8 @@ class AdsServer:
         """Return everything about serving at this moment."""
         return self._pusher.status()
 
-    # A publish returns at once; classes follow, some in each turn of the loop, with writes between.
-    def _begin_pumping(self) -> None:
-        if not self._pumping:
-            self._pumping = True
-            asyncio.get_running_loop().call_soon(self._pump)
-
-    def _pump(self) -> None:
-        self._pumping = False
+    def _pump(self) -> bool:
+        """Bring some classes up to date; return whether there are others."""
         if self._early and self._ready():
             early = tuple(self._early)
             self._early.clear()
@@ -137,8 +130,7 @@ class AdsServer:
                 more = self._pusher.pump()
             except Exception as error:  # noqa: BLE001  # one class must not keep others from theirs
                 self._reporter.failed("", error)
-        if more:
-            self._begin_pumping()
+        return more
 
     def _open(self, call: Call, *, delta: bool) -> Connection:
         early = not self._draining and not self._ready()

@@ -6,9 +6,9 @@ never done: such streams defer to the others. They have a queue of their own, wh
 nobody else waits, or after the others have had several turns in a row. So nobody who is served
 already waits for them, and they do not wait for ever.
 
-A turn is a few milliseconds. While some wait who do not defer, several turns follow each other
-before the event loop reads again: what comes meanwhile are mostly acknowledgements, and to take
-those can wait until everybody has been told.
+A turn is a few milliseconds. While some wait who do not defer, or are still to be woken, turns
+follow each other before the event loop reads again: what comes meanwhile are mostly
+acknowledgements, and to take those can wait until everybody has been told.
 
 Some dozens work before the first of them writes, and then they write one after the other. A large
 response drives everything else out of the processor's caches: what the next stream works with,
@@ -21,10 +21,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol
 
 _TURN: Final = 0.005  # seconds
-_UNREAD: Final = 0.04  # seconds of turns, before the event loop reads again
+_UNREAD: Final = 0.1  # seconds of turns, before the event loop reads again
 _PATIENCE: Final = 4  # turns in a row, before one that defers has its own
 _TOGETHER: Final = 64  # that work before they write
 _BYTES: Final = 16 * 1024 * 1024  # that they write then, about
@@ -53,7 +54,10 @@ class Worker(Protocol):
 class Turns:
     """The queues of those that are awake."""
 
-    def __init__(self) -> None:
+    def __init__(self, wake_more: Callable[[], bool]) -> None:
+        """`wake_more` wakes some in a few milliseconds and returns whether there are others."""
+        self._wake_more: Final = wake_more
+        self._more = False  # whether there is somebody for it to wake
         self._first: Final[deque[Worker]] = deque()
         self._second: Final[deque[Worker]] = deque()
         self._writers: Final[deque[Worker]] = deque()  # those that have worked
@@ -68,6 +72,11 @@ class Turns:
         (self._second if worker.defers else self._first).append(worker)
         self._schedule()
 
+    def continue_waking(self) -> None:
+        """There are some to wake: do it whenever nobody else waits who does not defer."""
+        self._more = True
+        self._schedule()
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
@@ -78,13 +87,17 @@ class Turns:
         end = time.monotonic() + _UNREAD
         try:
             self._turn()
-            while self._first and time.monotonic() < end:
+            while (self._first or self._more) and time.monotonic() < end:
                 self._turn()
         finally:
-            if self._first or self._second or self._writers:
+            if self._first or self._second or self._writers or self._more:
                 self._schedule()
 
     def _turn(self) -> None:
+        if self._more and not self._first:
+            self._more = False  # an error is not to be repeated for ever
+            if self._wake_more():
+                self._more = True
         end = time.monotonic() + _TURN
         while self._first or self._writers:
             self._together(end)

@@ -42,7 +42,15 @@ class Worker:
         self._writing()
 
 
+def nobody_else() -> bool:
+    return False
+
+
 def fails() -> None:
+    raise ValueError("a mistake")
+
+
+def fails_to_wake() -> bool:
     raise ValueError("a mistake")
 
 
@@ -62,7 +70,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def test_each_works_once_however_often_it_is_woken() -> None:
     done: list[str] = []
-    turns = Turns()
+    turns = Turns(nobody_else)
     workers = [Worker(name, done) for name in "abc"]
     for worker in workers * 3:
         turns.wake(worker)
@@ -75,17 +83,61 @@ async def test_each_works_once_however_often_it_is_woken() -> None:
 
 async def test_everybody_is_told_before_more_is_read_but_not_for_ever() -> None:
     done: list[str] = []
-    turns = Turns()
-    for number in range(200):
+    turns = Turns(nobody_else)
+    for number in range(400):
         turns.wake(Worker(f"{number}", done, action=lambda: time.sleep(0.001)))
     asyncio.get_running_loop().call_soon(done.append, "read")
-    await until(lambda: len(done) == 201)
-    assert 10 < done.index("read") < 100, "several turns of 5 ms, and less than 100 ms"
+    await until(lambda: len(done) == 401)
+    assert 20 < done.index("read") < 200, "many turns of 5 ms, and less than 200 ms"
+
+
+async def test_those_that_are_still_to_be_woken_are_told_too_before_more_is_read() -> None:
+    done: list[str] = []
+    parts = ["ab", "", "cd", "e"]  # a part may wake nobody
+
+    def wake_more() -> bool:
+        for name in parts.pop(0):
+            turns.wake(Worker(name, done))
+        return bool(parts)
+
+    turns = Turns(wake_more)
+    turns.continue_waking()
+    asyncio.get_running_loop().call_soon(done.append, "read")
+    await until(lambda: len(done) == 6)
+    assert done == ["a", "b", "c", "d", "e", "read"]
+
+
+async def test_those_that_defer_have_turns_while_there_are_some_to_wake() -> None:
+    done: list[str] = []
+    parts = list(range(50))
+
+    def wake_more() -> bool:
+        parts.pop()
+        time.sleep(0.002)
+        done.append("looked")
+        return bool(parts)
+
+    turns = Turns(wake_more)
+    turns.wake(Worker("new", done, defers=True))
+    turns.continue_waking()
+    await until(lambda: len(done) == 51)
+    assert done.index("new") < 10
+
+
+async def test_an_error_in_waking_keeps_nobody_from_its_turn() -> None:
+    errors = errors_of_the_loop()
+    done: list[str] = []
+    turns = Turns(fails_to_wake)
+    turns.continue_waking()
+    await until(lambda: len(errors) == 1)
+    turns.wake(Worker("next", done))
+    await until(lambda: done == ["next"])
+    assert errors == ["a mistake"]
 
 
 async def test_old_streams_do_not_wait_for_a_crowd_of_new_ones() -> None:
     done: list[str] = []
-    turns = Turns()
+    turns = Turns(nobody_else)
     for number in range(50):
         turns.wake(Worker(f"new {number}", done, defers=True, action=lambda: time.sleep(0.002)))
     await asyncio.sleep(0)
@@ -96,7 +148,7 @@ async def test_old_streams_do_not_wait_for_a_crowd_of_new_ones() -> None:
 
 async def test_new_streams_get_on_while_old_ones_have_much_to_do() -> None:
     done: list[str] = []
-    turns = Turns()
+    turns = Turns(nobody_else)
     for number in range(50):
         turns.wake(Worker(f"old {number}", done, action=lambda: time.sleep(0.002)))
     turns.wake(Worker("new", done, defers=True))
@@ -106,7 +158,7 @@ async def test_new_streams_get_on_while_old_ones_have_much_to_do() -> None:
 
 async def test_few_new_streams_come_in_between_old_ones() -> None:
     done: list[str] = []
-    turns = Turns()
+    turns = Turns(nobody_else)
     for number in range(40):
         turns.wake(Worker(f"new {number}", done, defers=True, action=lambda: time.sleep(0.002)))
         turns.wake(Worker(f"old {number}", done, action=lambda: time.sleep(0.002)))
@@ -119,7 +171,7 @@ async def test_few_new_streams_come_in_between_old_ones() -> None:
 async def test_an_error_of_one_keeps_nobody_from_its_turn(defers: bool) -> None:
     errors = errors_of_the_loop()
     done: list[str] = []
-    turns = Turns()
+    turns = Turns(nobody_else)
     turns.wake(Worker("bad", done, defers=defers, action=fails))
     turns.wake(Worker("next", done, defers=defers))
     await until(lambda: done == ["bad", "next"])
@@ -128,7 +180,7 @@ async def test_an_error_of_one_keeps_nobody_from_its_turn(defers: bool) -> None:
 
 async def test_many_work_before_the_first_of_them_writes() -> None:
     done: list[str] = []
-    turns = Turns()
+    turns = Turns(nobody_else)
     for name in "abc":
         turns.wake(Worker(name, done, size=1))
     turns.wake(Worker("idle", done))
@@ -138,7 +190,7 @@ async def test_many_work_before_the_first_of_them_writes() -> None:
 
 async def test_what_is_written_at_a_time_is_bounded() -> None:
     done: list[str] = []
-    turns = Turns()
+    turns = Turns(nobody_else)
     for number in range(100):
         turns.wake(Worker(str(number), done, size=1024 * 1024))
     await until(lambda: len(done) == 200)
@@ -154,7 +206,7 @@ async def test_what_is_written_at_a_time_is_bounded() -> None:
 
 async def test_those_that_worked_write_when_the_time_of_their_turn_is_over() -> None:
     done: list[str] = []
-    turns = Turns()
+    turns = Turns(nobody_else)
     for number in range(4):
         turns.wake(Worker(str(number), done, size=1, action=lambda: time.sleep(0.01)))
     await until(lambda: len(done) == 8)
@@ -163,7 +215,7 @@ async def test_those_that_worked_write_when_the_time_of_their_turn_is_over() -> 
 
 async def test_those_that_defer_write_at_once() -> None:
     done: list[str] = []
-    turns = Turns()
+    turns = Turns(nobody_else)
     for name in "ab":
         turns.wake(Worker(name, done, size=1, defers=True))
     await until(lambda: len(done) == 4)
@@ -174,7 +226,7 @@ async def test_those_that_defer_write_at_once() -> None:
 async def test_an_error_of_one_keeps_nobody_from_writing(writes: bool) -> None:
     errors = errors_of_the_loop()
     done: list[str] = []
-    turns = Turns()
+    turns = Turns(nobody_else)
     turns.wake(Worker("first", done, size=1))
     turns.wake(
         Worker(
