@@ -78,13 +78,17 @@ class Flights:
         self._free = slots
         self._waiting: dict[Callable[[Flight], None], None] = {}
 
-    def enter(self, granted: Callable[[Flight], None]) -> Flight | None:
-        """Return a slot, or None when all are taken: then `granted` is called with the next."""
+    def has_room(self, granted: Callable[[Flight], None]) -> bool:
+        """Whether there is a free slot; if not, `granted` is called with the next."""
         if self._free > 0:
-            self._free -= 1
-            return Flight(self)
+            return True
         self._waiting[granted] = None
-        return None
+        return False
+
+    def enter(self) -> Flight:
+        """Take a free slot. Most writes are done at once and need none."""
+        self._free -= 1
+        return Flight(self)
 
     def forget(self, granted: Callable[[Flight], None]) -> None:
         """Do not wait any more."""

@@ -258,17 +258,17 @@ class Connection:
         common, send = self._common, self._waiting
         if send is None or not self._room:
             return  # the stream has ended meanwhile
-        if len(send.payload) >= LARGE and self._flight is None:
-            self._flight = common.flights.enter(self._on_flight)
-            if self._flight is None:
-                return
+        large = len(send.payload) >= LARGE
+        if large and self._flight is None and not common.flights.has_room(self._on_flight):
+            return
         self._waiting = None
         began = common.clock()
         room = self._call.send(send.payload)
         common.reporter.written(send, making=self._making, writing=common.clock() - began)
         if not room:
             self._room = False
-            if self._flight is not None:
+            if large and not self._ended:
+                self._flight = self._flight or common.flights.enter()
                 self._flight.linger()
             return
         self._leave_flight()

@@ -23,27 +23,26 @@ def test_the_bucket_admits_its_rate_and_then_makes_wait() -> None:
 async def test_a_slot_is_given_back_once_and_taken_by_the_next() -> None:
     flights = Flights(slots=1)
     granted: list[Flight] = []
-    first = flights.enter(granted.append)
-    assert first is not None
-    assert flights.enter(granted.append) is None
+    assert flights.has_room(granted.append)
+    first = flights.enter()
+    assert not flights.has_room(granted.append)
     first.leave()
     first.leave()
     (second,) = granted
-    assert flights.enter(granted.append) is None, "giving back twice made no second slot"
+    assert not flights.has_room(granted.append), "giving back twice made no second slot"
     second.leave()
     third = granted[1]
     third.leave()
-    assert flights.enter(granted.append) is not None
+    assert flights.has_room(granted.append)
 
 
 async def test_whoever_left_gets_no_slot() -> None:
     flights = Flights(slots=1)
-    first = flights.enter(lambda _: None)
-    assert first is not None
+    first = flights.enter()
     gone: list[Flight] = []
     there: list[Flight] = []
-    flights.enter(gone.append)
-    flights.enter(there.append)
+    assert not flights.has_room(gone.append)
+    assert not flights.has_room(there.append)
     flights.forget(gone.append)
     first.leave()
     assert (len(gone), len(there)) == (0, 1)
@@ -51,9 +50,8 @@ async def test_whoever_left_gets_no_slot() -> None:
 
 async def test_a_slow_writer_keeps_its_slot_for_a_second_at_most() -> None:
     flights = Flights(slots=1)
-    slow = flights.enter(lambda _: None)
-    assert slow is not None
+    slow = flights.enter()
     slow.linger()
     granted = asyncio.get_running_loop().create_future()
-    assert flights.enter(granted.set_result) is None
+    assert not flights.has_room(granted.set_result)
     (await asyncio.wait_for(granted, 2)).leave()
