@@ -25,7 +25,7 @@ from controlplane.model.core import Endpoints, EndpointSlice, Node, Pod
 from controlplane.model.diagnostics import Diagnostic, Level, order
 from controlplane.model.diff import Change, diff
 from controlplane.model.mesh import MeshConfig
-from controlplane.model.meta import ObjectRef, Record
+from controlplane.model.meta import NOWHERE, ObjectRef, Record
 from controlplane.model.service_entry import WorkloadEntry
 from controlplane.model.snapshot import EMPTY, Snapshot
 from controlplane.pacing import Pacing
@@ -232,7 +232,8 @@ class Registry:
     ) -> None:
         """Go on with an assembler that has worked out nothing yet."""
         self._assembler, refused = self._assembler.afresh(upserts, removals)
-        self._refused.update((ref, _kept_out(ref, error)) for ref, error in refused.items())
+        for record, error in refused:
+            self._refused[record.ref] = _kept_out(record.ref, record, error)
 
     def _made(self) -> Snapshot:
         """Return the snapshot of what was passed on, the one before when that cannot be made."""
@@ -247,7 +248,10 @@ class Registry:
             if not self._published:
                 raise  # there is nothing yet to go on with
             self._failed(error)
-            kept_out = (_kept_out(ref, error) for ref in islice(self._unsettled, _NAMED))
+            kept_out = (
+                _kept_out(ref, self._assembler.record(ref), error)
+                for ref in islice(self._unsettled, _NAMED)
+            )
             found = sorted((*self._given(), *kept_out), key=order)
             return structs.replace(self._snapshot, diagnostics=tuple(found))
 
@@ -297,6 +301,15 @@ class Registry:
             )
 
 
-def _kept_out(ref: ObjectRef, error: Exception) -> Diagnostic:
+def _kept_out(ref: ObjectRef, record: Record | None, error: Exception) -> Diagnostic:
+    """Say of an object, removed when there is no record, that an error of ours keeps it out."""
+    origin = NOWHERE if record is None else record.origin
     text = f"an error of the control plane keeps it out: {type(error).__name__}: {error}"
-    return Diagnostic(level=Level.ERROR, code="InternalError", message=text, ref=ref)
+    return Diagnostic(
+        level=Level.ERROR,
+        code="InternalError",
+        message=text,
+        ref=ref,
+        file=origin.file,
+        line=origin.line,
+    )

@@ -89,7 +89,7 @@ class Assembler:
 
     def afresh(
         self, upserts: Iterable[Record] = (), removals: Iterable[ObjectRef] = ()
-    ) -> tuple[Assembler, dict[ObjectRef, Exception]]:
+    ) -> tuple[Assembler, list[tuple[Record, Exception]]]:
         """Return another one with these objects in and out that has worked out nothing yet.
 
         For the case that an error of ours has left this one in the middle of something. The
@@ -99,7 +99,7 @@ class Assembler:
         records |= {record.ref: record for record in upserts}
         for ref in removals:
             records.pop(ref, None)
-        refused: dict[ObjectRef, Exception] = {}
+        refused: list[tuple[Record, Exception]] = []
         while True:
             made = Assembler(
                 mesh=self._mesh,
@@ -109,16 +109,17 @@ class Assembler:
             )
             for source in self._units.pod_sources:
                 made.follow_pods(source, follows=True)
-            failed: dict[ObjectRef, Exception] = {}
+            failed: list[tuple[Record, Exception]] = []
             for record in records.values():
                 try:
                     made.apply((record,))
                 except Exception as error:  # noqa: BLE001  # whatever it is, the others count
-                    failed[record.ref] = error
+                    failed.append((record, error))
             if not failed:
                 return made, refused
-            refused |= failed
-            records = {ref: record for ref, record in records.items() if ref not in failed}
+            refused += failed
+            for record, _ in failed:
+                del records[record.ref]
 
     def apply(
         self,

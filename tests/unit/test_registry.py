@@ -77,8 +77,16 @@ class World:
         self.reported += [f"+{entry.message}" for entry in new]
         self.reported += [f"-{entry.message}" for entry in gone]
 
-    def say(self, *objects: Object, source: str = "memory", synced: bool = True) -> None:
-        upserts = tuple(Record.of(item, Provenance(source)) for item in objects)
+    def say(
+        self,
+        *objects: Object,
+        source: str = "memory",
+        synced: bool = True,
+        file: str = "",
+        line: int = 0,
+    ) -> None:
+        origin = Provenance(source, file, line)
+        upserts = tuple(Record.of(item, origin) for item in objects)
         self.registry.deliver(source, Delta(upserts=upserts, synced=synced))
 
     def at(self, seconds: float) -> int:
@@ -368,12 +376,12 @@ def test_what_cannot_be_made_keeps_the_snapshot_and_says_so(
 
     monkeypatch.setattr(Assembler, "snapshot", fails_with_bad)
     world.now = 105.0
-    world.say(service("bad"))
+    world.say(service("bad"), file="bad.yaml", line=7)
     world.at(6)
     text = "an error of the control plane keeps it out: TypeError: a mistake"
     assert world.failures == ["a mistake"] * 2
-    assert [(one.ref, one.message) for one in world.registry.diagnostics] == [
-        (service("bad").ref, text)
+    assert [str(one) for one in world.registry.diagnostics] == [
+        f"bad.yaml:7 Service default/bad: {text}"
     ]
     assert world.reported == [f"+{text}"]
     assert world.addresses() == ["1.1.1.1"]
@@ -407,12 +415,12 @@ def test_an_object_that_cannot_be_taken_in_costs_no_other(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Groups, "put", fails_with_bad)
     world.now = 105.0
-    world.say(service("bad"), slice_of("one", "1.1.1.1"))
+    world.say(service("bad"), slice_of("one", "1.1.1.1"), file="bad.yaml", line=7)
     world.at(6)
     assert world.failures == ["what is this"]
     assert world.addresses() == ["1.1.1.1"]
     (told,) = world.registry.diagnostics
-    assert told.ref == service("bad").ref
+    assert str(told).startswith("bad.yaml:7 Service default/bad: ")
     assert "ValueError: what is this" in told.message
     monkeypatch.setattr(Groups, "put", put)
     world.now = 110.0
