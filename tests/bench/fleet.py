@@ -116,9 +116,12 @@ class Fleet:
         """Close sockets, all of them when None."""
         self._send(Disconnect(None if numbers is None else tuple(numbers)))
 
-    def expect(self, *types: str, seconds: float = 60.0) -> None:
-        """Start to wait for an acknowledgement of each type by every healthy sidecar."""
-        self._send(Expect(types or TYPES, seconds))
+    def expect(self, *types: str, seconds: float = 60.0, awake: bool = False) -> None:
+        """Start to wait for an acknowledgement of each type by every healthy sidecar.
+
+        With `awake` the loaders do not sleep meanwhile, so that nobody has to wake them.
+        """
+        self._send(Expect(types or TYPES, seconds, awake))
         for _, pipe in self._loaders:
             self._answer(pipe)
 

@@ -60,7 +60,7 @@ def _measure(rows: list[Row], size: Size, transport: str, *, quick: bool) -> Non
                     cpu = cpu_seconds(process.pid)
                     fleet.collect()
                     loader = fleet.cpu
-                    fleet.expect(CDS)
+                    fleet.expect(CDS, awake=True)
                     since = time.monotonic()
                     process.stdin.write(f"{body}\n".encode())
                     process.stdin.flush()

@@ -66,7 +66,7 @@ def repeat(
         time.sleep(_PAUSE)
         bed.server.forget_seen()
         cpu, loader = bed.server.cpu(), bed.fleet.cpu
-        bed.fleet.expect(*types)
+        bed.fleet.expect(*types, awake=True)
         since = change(next(_generation))
         bed.fleet.reached()
         cpu = bed.server.quiet() - cpu
