@@ -16,6 +16,7 @@ import contextlib
 import gc
 import heapq
 import itertools
+import os
 import random
 import select
 import signal
@@ -60,7 +61,7 @@ class Expect(NamedTuple):
     """Command: from now on wait for an acknowledgement of each of these types by every sidecar.
 
     Answered twice: at once, and when all have come or the time is over. `awake` takes a core for
-    itself until then.
+    itself until then, if there is another one.
     """
 
     types: tuple[str, ...]
@@ -319,7 +320,7 @@ class Loader:
                 self._connect(command)
             case Expect(types, seconds, awake):
                 self._expect(self._healthy(), types, seconds)
-                self._awake = awake
+                self._awake = awake and len(os.sched_getaffinity(0)) > 1
                 self._pipe.send(Armed())
             case Disconnect(numbers):
                 for number in tuple(self._by_number) if numbers is None else numbers:
