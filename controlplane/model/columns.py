@@ -9,7 +9,8 @@ through `spread`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from socket import inet_aton
 from typing import Any, Final, TypeVar
@@ -72,9 +73,13 @@ def may_hold(text: Joined, address: str) -> bool:
         return False
 
 
-def beginning(text: Joined, start: str) -> Iterator[str]:
-    """Yield those of the joined texts that begin with something."""
-    return (found for found in split(text) if found.startswith(start))
+def differing(text: Joined, other: Joined) -> set[str]:
+    """Return what only one of both joined."""
+    if isinstance(text, bytes) and isinstance(other, bytes):
+        # As numbers of four bytes, of which few differ.
+        found = {*memoryview(text).cast("I")} ^ {*memoryview(other).cast("I")}
+        return {*split(array("I", found).tobytes())}
+    return {*split(text)} ^ {*split(other)}
 
 
 def network_of(address: str) -> str:
@@ -88,6 +93,22 @@ def networks(text: Joined) -> set[str]:
         starts = set(zip(text[::_IPV4], text[1::_IPV4], text[2::_IPV4], strict=True))
         return {".".join(map(_OCTETS.__getitem__, start)) for start in starts}
     return set(map(network_of, split(text)))
+
+
+def has_network(text: Joined, network: str) -> bool:
+    """Whether one of joined addresses is in a network."""
+    if not isinstance(text, bytes):
+        return any(network_of(address) == network for address in split(text))
+    try:
+        start = inet_aton(f"{network}.0")[: _IPV4 - 1]
+    except (OSError, ValueError):
+        return False
+    if ".".join(map(_OCTETS.__getitem__, start)) != network:
+        return False  # another spelling, which none of these addresses has
+    at = text.find(start)
+    while at >= 0 and at % _IPV4:
+        at = text.find(start, at + 1)
+    return at >= 0
 
 
 def length(text: Joined) -> int:

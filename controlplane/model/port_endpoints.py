@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, Self, overload
 from controlplane.model.columns import (
     Joined,
     column,
+    differing,
     joined,
     length,
     networks,
@@ -98,7 +99,7 @@ class PortEndpoints(Sequence[Endpoint]):
     def moved(self, other: PortEndpoints) -> set[str] | None:
         """Return the addresses that only one of both has; None when ports may differ as well."""
         if len(self._kinds) == 1 and self._kinds is other._kinds:
-            return {*split(self.text)} ^ {*split(other.text)}
+            return differing(self.text, other.text)
         return None
 
     def with_text(self, text: Joined) -> PortEndpoints:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
-from controlplane.model.columns import beginning, may_hold, network_of
+from controlplane.model.columns import has_network, may_hold, network_of
 from controlplane.model.names import Host
 from controlplane.model.port_endpoints import PortEndpoints, places
 from controlplane.model.services import Endpoint, Service, ServiceEndpoints
@@ -91,7 +91,7 @@ def _is_in(endpoints: ServiceEndpoints, network: str) -> bool:
 def _has(group: Sequence[Endpoint], network: str) -> bool:
     if not isinstance(group, PortEndpoints):
         return any(network_of(endpoint.address) == network for endpoint in group)
-    return any(network_of(address) == network for address in beginning(group.text, network))
+    return has_network(group.text, network)
 
 
 def targets_at(

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.model.columns import (
-    beginning,
     column,
+    differing,
+    has_network,
     joined,
     length,
     may_hold,
@@ -43,10 +44,20 @@ def test_joined_texts_come_apart_again(texts: list[str]) -> None:
     assert length(text) == len(texts)
 
 
-@given(ADDRESSES, st.text("ab.:1", max_size=2))
-def test_texts_are_found_by_how_they_begin(texts: list[str], start: str) -> None:
-    found = list(beginning(joined(texts), start))
-    assert found == [text for text in texts if text.startswith(start)]
+@given(ADDRESSES, ADDRESSES)
+def test_what_differs_is_what_only_one_joined(texts: list[str], others: list[str]) -> None:
+    assert differing(joined(texts), joined(others)) == set(texts) ^ set(others)
+
+
+@given(ADDRESSES, IPV4 | OTHER)
+def test_a_network_is_had_when_an_address_is_in_it(texts: list[str], other: str) -> None:
+    network = network_of(other)
+    assert has_network(joined(texts), network) == (network in map(network_of, texts))
+
+
+def test_a_network_begins_where_an_address_does() -> None:
+    assert not has_network(joined(["1.10.0.0", "1.2.3.4"]), "10.0.0")
+    assert has_network(joined(["1.10.0.0", "10.0.0.4"]), "10.0.0")
 
 
 @given(ADDRESSES, IPV4 | OTHER)
