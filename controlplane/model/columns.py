@@ -99,12 +99,10 @@ def has_network(text: Joined, network: str) -> bool:
     """Whether one of joined addresses is in a network."""
     if not isinstance(text, bytes):
         return any(network_of(address) == network for address in split(text))
-    try:
-        start = inet_aton(f"{network}.0")[: _IPV4 - 1]
-    except (OSError, ValueError):
-        return False
-    if ".".join(map(_OCTETS.__getitem__, start)) != network:
-        return False  # another spelling, which none of these addresses has
+    first = joined((f"{network}.0",))
+    if not isinstance(first, bytes):
+        return False  # no network of IPv4, or spelt as none of these addresses is
+    start = first[: _IPV4 - 1]
     at = text.find(start)
     while at >= 0 and at % _IPV4:
         at = text.find(start, at + 1)

@@ -110,10 +110,14 @@ Command = Connect | Expect | Disconnect | Collect | Stop
 class _Waiting:
     """What a command waits for: sidecars by type."""
 
-    def __init__(self, sidecars: Iterable[int], types: Iterable[str], deadline: float) -> None:
+    def __init__(
+        self, sidecars: Iterable[int], types: Iterable[str], deadline: float, *, awake: bool
+    ) -> None:
+        """With `awake` nobody sleeps meanwhile."""
         everyone = tuple(sidecars)
         self.missing: Final = {name: set(everyone) for name in types}
         self.deadline: Final = deadline
+        self.awake: Final = awake
 
 
 class Loader:
@@ -142,7 +146,6 @@ class Loader:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order: Final = itertools.count()
         self._waiting: _Waiting | None = None
-        self._awake = False  # whether it does not sleep while it waits
         self._idle = 0.0  # seconds of CPU time of polls that found nothing
         self._seen = 0  # samples that the waiting one has looked at
         self._ended: list[str] = []
@@ -153,7 +156,7 @@ class Loader:
     def run(self) -> None:
         """Serve commands until told to stop."""
         while True:
-            for descriptor, event in self._stay_awake() if self._awake else self._sleep():
+            for descriptor, event in self._events():
                 live = self._live.get(descriptor)
                 if live is not None:
                     self._ready(descriptor, event, *live)
@@ -162,10 +165,9 @@ class Loader:
             self._run_timers()
             self._look()
 
-    def _sleep(self) -> list[tuple[int, int]]:
-        return self._poll.poll(self._patience())
-
-    def _stay_awake(self) -> list[tuple[int, int]]:
+    def _events(self) -> list[tuple[int, int]]:
+        if self._waiting is None or not self._waiting.awake:
+            return self._poll.poll(self._patience())
         found = self._poll.poll(0)
         if not found:
             began, end = time.thread_time(), time.monotonic() + self._patience()
@@ -304,7 +306,7 @@ class Loader:
                 missing.discard(samples.sidecar[index])
         self._seen = len(samples.time)
         if not any(waiting.missing.values()) or time.monotonic() >= waiting.deadline:
-            self._waiting, self._awake = None, False
+            self._waiting = None
             ended, self._ended = tuple(self._ended), []
             self._pipe.send(Reached(sum(map(len, waiting.missing.values())), ended))
 
@@ -319,8 +321,8 @@ class Loader:
             case Connect():
                 self._connect(command)
             case Expect(types, seconds, awake):
-                self._expect(self._healthy(), types, seconds)
-                self._awake = awake and len(os.sched_getaffinity(0)) > 1
+                awake = awake and len(os.sched_getaffinity(0)) > 1
+                self._expect(self._healthy(), types, seconds, awake=awake)
                 self._pipe.send(Armed())
             case Disconnect(numbers):
                 for number in tuple(self._by_number) if numbers is None else numbers:
@@ -351,9 +353,16 @@ class Loader:
         for played in command.sidecars:
             self._open(played.number)
 
-    def _expect(self, sidecars: Iterable[int], types: Iterable[str], seconds: float) -> None:
+    def _expect(
+        self,
+        sidecars: Iterable[int],
+        types: Iterable[str],
+        seconds: float,
+        *,
+        awake: bool = False,
+    ) -> None:
         self._seen = len(self._book.samples.time)
-        self._waiting = _Waiting(sidecars, types, time.monotonic() + seconds)
+        self._waiting = _Waiting(sidecars, types, time.monotonic() + seconds, awake=awake)
 
     def _healthy(self) -> list[int]:
         return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 
@@ -46,11 +47,7 @@ def nobody_else() -> bool:
     return False
 
 
-def fails() -> None:
-    raise ValueError("a mistake")
-
-
-def fails_to_wake() -> bool:
+def fails() -> NoReturn:
     raise ValueError("a mistake")
 
 
@@ -127,7 +124,7 @@ async def test_those_that_defer_have_turns_while_there_are_some_to_wake() -> Non
 async def test_an_error_in_waking_keeps_nobody_from_its_turn() -> None:
     errors = errors_of_the_loop()
     done: list[str] = []
-    turns = Turns(fails_to_wake)
+    turns = Turns(fails)
     turns.continue_waking()
     await until(lambda: len(errors) == 1)
     turns.wake(Worker("next", done))
